@@ -1,0 +1,1 @@
+"""The harness: everything that judges an inference engine, and nothing that infers."""

@@ -1,0 +1,1 @@
+"""Planted faults: small, named ways of being wrong that each check must see."""

@@ -1,0 +1,1 @@
+"""Instruments that do not take the engine at its word: NVML, clocks, processes."""

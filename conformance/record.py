@@ -1,0 +1,206 @@
+"""The record of a trial: JSON Lines with a header, one line a row in catalogue order, and a footer.
+
+Fail-closed: the header fixes the expected rows before the run; a missing footer means truncated; a row without
+a line is UNTESTED("no record"); a row twice, an unknown row or an undecodable line is a `BrokenRecord`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from conformance.observations import Observation
+from conformance.verdicts import ExitCode, Rehearsed, Verdict
+
+SCHEMA_VERSION = "1.0"
+
+
+class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A file of the run directory that a verdict rests on; `path` is relative to it."""
+
+    path: str
+    sha256: str
+    nbytes: int
+    media_type: str = "application/octet-stream"
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the judge made of one observation: the verdict, the rule in words, limit, interval, detectable effect."""
+
+    name: str
+    verdict: Verdict
+    rule: str
+    detail: str = ""
+    limit: str = ""
+    interval: tuple[float, float] | None = None
+    error_rate: float | None = None
+    detectable: str = ""
+
+
+class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="row"):
+    """One row of the catalogue, tried or not. `reason` is never empty unless CORROBORATED."""
+
+    id: str
+    verdict: Verdict
+    reason: str = ""
+    rehearsed: Rehearsed | None = None
+    observations: list[Observation] = []
+    findings: list[Finding] = []
+    evidence: list[Evidence] = []
+    duration_s: float = 0.0
+    seed: int = 0
+    weights: str = ""
+    reproduce: str = ""
+
+
+class EngineIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The engine on trial, as its manifest and its driver name it."""
+
+    name: str
+    version: str = ""
+    manifest: str = ""
+    manifest_sha256: str = ""
+    capabilities: list[str] = []
+    precision: str = ""
+    is_reference: bool = False
+
+
+class ModelIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The weights the rows were tried on: `kind` is fixture, random, checkpoint or geometry."""
+
+    name: str
+    kind: str
+    sha256: str
+    nbytes: int = 0
+    goldens_sha256: str = ""
+
+
+class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="header"):
+    """Everything known before the first row runs, and the rows that must be in the record."""
+
+    schema: str
+    trial_id: str
+    started: str
+    engine: EngineIdentity
+    model: ModelIdentity
+    rows: list[str]
+    selected: list[str]
+    rehearsal: bool
+    seed: int
+    revision: str
+    revision_dirty: bool
+    catalogue_sha256: str
+    thresholds_sha256: str
+    environment: dict[str, Any]
+    command: list[str]
+    profile: str = "default"
+
+
+class Footer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="footer"):
+    """Written last, whatever happened; `ended` is completed, interrupted or broken."""
+
+    ended: str
+    finished: str
+    duration_s: float
+    exit_code: ExitCode
+    counts: dict[str, int]
+    verdict: Verdict
+
+
+Line = Header | RowResult | Footer
+
+
+class BrokenRecord(Exception):
+    """A record that cannot be trusted; the message says which line and why."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path = path
+        self.cause = cause
+        super().__init__(f"{path}: {cause}")
+
+
+class Record(msgspec.Struct, frozen=True):
+    """A whole trial; `rows` has one entry per expected row, in the header's order. No footer: truncated."""
+
+    header: Header
+    rows: list[RowResult]
+    footer: Footer | None
+
+    @property
+    def truncated(self) -> bool:
+        """True when the harness was killed before it could write the footer."""
+        return self.footer is None
+
+
+def counts(rows: Iterable[RowResult]) -> dict[str, int]:
+    """How many rows have each verdict; every verdict is present, zeros too."""
+    tally = {verdict.value: 0 for verdict in Verdict}
+    for row in rows:
+        tally[row.verdict.value] += 1
+    return tally
+
+
+def encode_line(line: Line) -> bytes:
+    """One line of the record, newline included."""
+    return msgspec.json.encode(line) + b"\n"
+
+
+def read_record(path: Path) -> Record:
+    """Read a record and fill in what is missing as UNTESTED("no record").
+
+    Raises:
+        BrokenRecord: no header, a duplicate, an unexpected row, an undecodable line, lines after the footer.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise BrokenRecord(path, error.strerror or str(error)) from error
+    lines = _decode_lines(path, raw)
+    if not lines or not isinstance(lines[0], Header):
+        raise BrokenRecord(path, "line 1 is not a header")
+    header = lines[0]
+    if header.schema != SCHEMA_VERSION:
+        raise BrokenRecord(path, f"schema {header.schema!r}, this reader knows {SCHEMA_VERSION!r}")
+    footer = lines[-1] if isinstance(lines[-1], Footer) else None
+    body = lines[1:-1] if footer else lines[1:]
+    return Record(header, _arrange(path, header, body), footer)
+
+
+def _decode_lines(path: Path, raw: bytes) -> list[Line]:
+    decoder = msgspec.json.Decoder(Line)
+    pieces = raw.split(b"\n")
+    complete, rest = pieces[:-1], pieces[-1]
+    lines: list[Line] = []
+    for number, piece in enumerate(complete, start=1):
+        try:
+            lines.append(decoder.decode(piece))
+        except msgspec.MsgspecError as error:
+            raise BrokenRecord(path, f"line {number}: {error}") from error
+    if rest and lines and isinstance(lines[-1], Footer):
+        raise BrokenRecord(path, "bytes after the footer")
+    return lines
+
+
+def _arrange(path: Path, header: Header, body: Iterable[Line]) -> list[RowResult]:
+    found: dict[str, RowResult] = {}
+    for line in body:
+        if not isinstance(line, RowResult):
+            raise BrokenRecord(path, f"a {type(line).__name__.lower()} line among the rows")
+        if line.id in found:
+            raise BrokenRecord(path, f"{line.id} is recorded twice")
+        if line.id not in header.rows:
+            raise BrokenRecord(path, f"{line.id} is not an expected row")
+        found[line.id] = line
+    return [found.get(row) or _unrecorded(row) for row in header.rows]
+
+
+def _unrecorded(row: str) -> RowResult:
+    return RowResult(row, Verdict.UNTESTED, reason="no record")
+
+
+def schema() -> Mapping[str, Any]:
+    """JSON Schema (2020-12) of one line of the record."""
+    return msgspec.json.schema(Line)

@@ -1,0 +1,1 @@
+"""Pure functions from a trial record to pages, JUnit and terminal text."""
