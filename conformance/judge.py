@@ -46,6 +46,8 @@ _OF_DECISION = {
     Decision.UNDECIDED: Verdict.INCONCLUSIVE,
 }
 _SHOWN = 200
+ENGINE = "engine"
+"""The reserved observation name for what befell the engine as a whole."""
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ def _breaches_of_contract(
 ) -> list[Finding]:
     """A check that observed less, or other things, than the catalogue demands is broken, whatever it saw."""
     demanded = set(row.observes) | (set(row.observes_on_gpu) if situation.gpu else set())
-    allowed = set(row.observes) | set(row.observes_on_gpu)
+    allowed = set(row.observes) | set(row.observes_on_gpu) | {ENGINE}
     names = [observation.name for observation in observations]
     bases = {name.split("/", 1)[0] for name in names}
     ended_early = any(
