@@ -29,13 +29,15 @@ def main() -> None:
 def run(
     engine: Annotated[str, typer.Option(help="Name of a shipped engine, or the path of a manifest.")] = "reference",
     model: Annotated[
-        str | None, typer.Option(help="fixture, random, smollm2, or the path of a checkpoint. Default: the shipped one.")
+        str | None,
+        typer.Option(help="fixture, random, smollm2, or the path of a checkpoint. Default: the shipped one."),
     ] = None,
     select: Annotated[
         list[str] | None, typer.Option("-k", help="Rows whose id contains this (f_mem, F-MEM-029); may be repeated.")
     ] = None,
     section: Annotated[
-        list[str] | None, typer.Option(help="build, cuda, mem, parse, dtype, load, qual, perf, err, int; may be repeated.")
+        list[str] | None,
+        typer.Option(help="build, cuda, mem, parse, dtype, load, qual, perf, err, int; may be repeated."),
     ] = None,
     seed: Annotated[str, typer.Option(help="A number, or `random` (also shuffles the rows). Always recorded.")] = "0",
     out: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("falsify-run"),

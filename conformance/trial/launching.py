@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from conformance.manifest import BrokenManifest, LoadedManifest
@@ -26,7 +27,7 @@ def engine_environment(extra: dict[str, str]) -> dict[str, str]:
     return passed | fixed | extra
 
 
-def launch_of(manifest: LoadedManifest, plan: Plan, *, threads: int = 1) -> Launch:
+def launch_of(manifest: LoadedManifest, plan: Plan, *, threads: int = 1, python: str = sys.executable) -> Launch:
     """The launch of an engine for a trial; its tensors go to `work/` of the run directory.
 
     Raises:
@@ -38,7 +39,7 @@ def launch_of(manifest: LoadedManifest, plan: Plan, *, threads: int = 1) -> Laun
     exchange = plan.directory / "work"
     exchange.mkdir(parents=True, exist_ok=True)
     return Launch(
-        command=manifest.filled(driver.command),
+        command=manifest.filled(driver.command, python=python),
         env=engine_environment(driver.env | {"OMP_NUM_THREADS": str(threads)}),
         cwd=exchange,
         run_dir=exchange,

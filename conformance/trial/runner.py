@@ -182,7 +182,9 @@ def _run_phase(plan: Plan, rows: Sequence[str], recorder: Recorder, workers: int
     phase_plan = msgspec.structs.replace(plan, rows=list(rows))
     functions = {load_catalogue().row(row_id).function: row_id for row_id in rows}
     with _pytest_environment(plan.directory):
-        code = pytest.main(_pytest_arguments(phase_plan.write(), plan.directory, workers), [_Relay(recorder, functions)])
+        code = pytest.main(
+            _pytest_arguments(phase_plan.write(), plan.directory, workers), [_Relay(recorder, functions)]
+        )
     if code is pytest.ExitCode.INTERRUPTED:
         return "interrupted"
     return "completed" if code in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} else "broken"

@@ -6,8 +6,8 @@ import hashlib
 import mimetypes
 import random
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from conformance.observations import (
     Observed,
 )
 from conformance.protocol.client import Engine
-from conformance.protocol.messages import DeviceOpen, DeviceOpened, Handle
+from conformance.protocol.messages import DeviceOpen, DeviceOpened, Handle, TensorData
 from conformance.record import Evidence
 from conformance.thresholds import Thresholds
 from conformance.trial.plan import Plan
@@ -141,20 +141,21 @@ class Stand:
 
     # --- engine -------------------------------------------------------------------------------------------
 
+    def opened_device(self) -> AbstractContextManager[DeviceOpened]:
+        """The trial's device, opened by the engine and closed afterwards: a GPU, or the host in a rehearsal."""
+        return self.opened_device_of(self.engine)
+
     @contextmanager
-    def opened_device(self, index: int | None = None) -> Iterator[DeviceOpened]:
-        """A device of the engine, closed afterwards: the first GPU, or the host in a rehearsal."""
+    def opened_device_of(self, engine: Engine) -> Iterator[DeviceOpened]:
+        """The trial's device opened by another process of the engine."""
         backend = "cuda" if self.gpu else "cpu"
-        chosen = self.plan.device_index if index is None and self.gpu else index or 0
-        opened = self.engine.call("device.open", DeviceOpen(chosen, backend))
+        opened = engine.call("device.open", DeviceOpen(self.plan.device_index if self.gpu else 0, backend))
         try:
             yield opened
         finally:
-            if self.engine.alive:
-                self.engine.call("device.close", Handle(opened.handle))
+            if engine.alive:
+                engine.call("device.close", Handle(opened.handle))
 
-    def release(self, method: str, handles: Sequence[int]) -> None:
-        """Close handles of a kind, one call each, if the engine still lives."""
-        for handle in handles:
-            if self.engine.alive:
-                self.engine.call(method, Handle(handle))
+    def read_tensor(self, data: TensorData) -> np.ndarray[Any, np.dtype[Any]]:
+        """A tensor that the engine wrote, checked against its stated length and hash; BF16 comes as uint16 bits."""
+        return to_numpy(data, read_tensor(self.directory.parent, data))

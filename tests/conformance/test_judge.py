@@ -244,9 +244,7 @@ def test_one_failing_case_falsifies_and_is_named():
 
 
 def tokens(observed, *, margins=(9.0, 9.0, 0.01), reanchored=None):
-    return Tokens(
-        name="seen", expected=[1, 2, 3], observed=observed, margins=list(margins), reanchored=reanchored
-    )
+    return Tokens(name="seen", expected=[1, 2, 3], observed=observed, margins=list(margins), reanchored=reanchored)
 
 
 def test_token_parity_knows_identical_tie_and_diverged():

@@ -66,7 +66,9 @@ def test_nothing_selected_means_everything():
     assert len(load_catalogue().select([], [])) == 100
 
 
-@pytest.mark.parametrize(("words", "sections"), [(["f_men"], []), ([], ["memory"]), ([""], []), (["f_mem", "nope"], [])])
+@pytest.mark.parametrize(
+    ("words", "sections"), [(["f_men"], []), ([], ["memory"]), ([""], []), (["f_mem", "nope"], [])]
+)
 def test_a_selector_that_matches_nothing_is_an_error(words, sections):
     with pytest.raises(UnknownSelector, match="matches no row"):
         load_catalogue().select(words, sections)
