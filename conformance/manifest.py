@@ -68,10 +68,25 @@ class CommandTable(_Table, frozen=True):
 
 
 class CliTable(_Table, frozen=True):
-    """The command line that fills the role of `apr`."""
+    """The command line that fills the role of `apr`; the defaults are the specification's own spelling.
+
+    `run` and `chat` are arguments with `{model}`, `{prompt}` and `{max_tokens}` filled in. `backend_gpu` and
+    `backend_cpu` are patterns that a line of the verbose output must match; the JSON fields are named too.
+    """
 
     command: list[str]
     env: dict[str, str] = {}
+    run: list[str] = ["run", "{model}", "{prompt}", "--max-tokens", "{max_tokens}"]
+    chat: list[str] = ["chat", "{model}", "--max-tokens", "{max_tokens}"]
+    gpu: list[str] = ["--gpu"]
+    cpu: list[str] = ["--no-gpu"]
+    json: list[str] = ["--json"]
+    verbose: list[str] = ["--verbose"]
+    backend_gpu: str = r"^Backend: GPU \("
+    backend_cpu: str = r"^Backend: CPU \("
+    text_field: str = "text"
+    used_gpu_field: str = "used_gpu"
+    answer: str = r"\A(?P<answer>.*)\Z"
 
 
 class Manifest(_Table, frozen=True):

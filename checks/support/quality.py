@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from conformance.corpus.goldens import GoldenCase
 from conformance.protocol.client import Engine
 from conformance.protocol.messages import Handle, ModelLoad, ModelLoaded
 from conformance.trial.stand import NotTried, Stand
+
+
+@contextmanager
+def loaded_from(stand: Stand, path: Path, *, dtype: str | None = "F32") -> Iterator[ModelLoaded]:
+    """Another checkpoint on the trial's device, unloaded afterwards."""
+    model = stand.engine.call("model.load", ModelLoad(str(path), stand.model_device, dtype))
+    try:
+        yield model
+    finally:
+        if stand.engine.alive:
+            stand.engine.call("model.unload", Handle(model.handle))
 
 
 @contextmanager
@@ -33,3 +45,17 @@ def first_golden(stand: Stand) -> GoldenCase:
         if len(case.ids) > 1:
             return case
     raise NotTried("no golden generation of two ids or more")
+
+
+def chat_golden(stand: Stand) -> tuple[GoldenCase, str]:
+    """A golden answer to a single user turn through the chat template, and the user's text.
+
+    Raises:
+        NotTried: there is none that the golden run ended by itself.
+    """
+    for case in stand.goldens.run.cases:
+        turns = case.messages or ()
+        plain = len(turns) == 1 and turns[0].role == "user" and "\n" not in turns[0].content
+        if plain and case.stop_id is not None and case.text.strip():
+            return case, turns[0].content
+    raise NotTried("no golden answer to a single user turn that ends by itself")
