@@ -200,9 +200,8 @@ class Driver:
             self.kill()
 
     def _finish(self, ended_by: EndedBy, start: float) -> None:
-        while self._process.over and self._process.stdout_open and self._process.pump(0):
-            if len(self._process.stdout) > self._limits.line_bytes:
-                break
+        if self._process.over:
+            self._process.drain(lambda: self._process.stdout_open)
         seconds = time.monotonic() - start
         unsolicited = bytes(self._process.stdout[: self._limits.line_bytes])
         self._process.kill()
@@ -218,8 +217,7 @@ class Driver:
     def _expect_silence(self, method: str) -> None:
         if self._process.closed:
             raise self._died(method)
-        while self._process.pump(0) and not self._process.stdout:
-            pass
+        self._process.pump(0)
         if self._process.over:
             raise self._died(method)
         if self._process.stdout:
@@ -231,7 +229,7 @@ class Driver:
         while (line := self._take_line(method)) is None:
             now = time.monotonic()
             if self._process.over:
-                if not self._process.pump(0):
+                if now >= deadline or not self._process.pump(0):
                     raise self._died(method)
                 continue
             if not self._process.stdout_open:

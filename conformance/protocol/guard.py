@@ -9,6 +9,7 @@ On the control socket the harness sends one order (`encode_order`); the guard an
 `pid N` or `failed TEXT`, and when the driver has ended `exit STATUS MAX_RSS`, with the raw wait status and KiB.
 """
 
+# ruff: noqa: PTH123, PTH208 - pathlib would be half of the guard's start
 from __future__ import annotations
 
 import os
@@ -145,7 +146,7 @@ def _become(command: list[str], cwd: str, env: dict[str, str], guard: int, faili
             _restore_signals()
             _prefer_for_oom()
             os.chdir(cwd)
-            os.execvpe(command[0], command, env)
+            os.execvpe(command[0], command, env)  # noqa: S606 - no shell is meant
     except OSError as error:
         os.write(failing, f"{error.strerror}: {error.filename or command[0]}".encode("utf-8", "replace"))
     finally:
@@ -183,7 +184,7 @@ def _watch(control: int, woken: int, driver: int) -> None:
             if ready == control:
                 return
             os.read(woken, 4096)
-            if driver in _reap(control, driver):
+            if driver in _reap(control, driver)[0]:
                 return
 
 
@@ -194,22 +195,23 @@ def _end_all(control: int, driver: int) -> None:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-        if None in _reap(control, driver):
+        _, left = _reap(control, driver)
+        if not left:
             return
         select.poll().poll(KILL_INTERVAL_MS)
 
 
-def _reap(control: int, driver: int) -> list[int | None]:
-    """Pids of the children that have ended; None at the end of the list when no child is left."""
-    reaped: list[int | None] = []
+def _reap(control: int, driver: int) -> tuple[list[int], bool]:
+    """Pids of the children that have ended since the last call, and whether any is left."""
+    ended: list[int] = []
     while True:
         try:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
         except ChildProcessError:
-            return [*reaped, None]
+            return ended, False
         if pid == 0:
-            return reaped
-        reaped.append(pid)
+            return ended, True
+        ended.append(pid)
         if pid == driver:
             _send(control, f"exit {status} {usage.ru_maxrss}")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK_BYTES = 256 * 1024
+DRAIN_ROUNDS = 64
 GUARD_START_S = 30.0
 GUARD_END_S = 10.0
 MARK = "FALSIFY_DRIVER"
@@ -70,8 +71,8 @@ class GuardedProcess:
         pid: The command's own process id, as NVML would show it.
         stdout: What was read and not yet consumed.
         unsent: What the command has not yet taken from us.
-        stdout_open: False once the command closed its standard output.
         ended: How it ended, or None while it lives.
+        closed: True when everything is over: no process, no guard, no descriptor.
     """
 
     def __init__(self, command: list[str], *, cwd: Path, env: dict[str, str], stderr_bytes: int) -> None:
@@ -85,6 +86,7 @@ class GuardedProcess:
         self.unsent = bytearray()
         self.ended: Ended | None = None
         self.pid = 0
+        self.closed = False
         self._stderr = Tail(stderr_bytes)
         self._mark = uuid.uuid4().hex
         self._failed = ""
@@ -109,11 +111,6 @@ class GuardedProcess:
     def stdout_open(self) -> bool:
         """False once the command closed its standard output, or we did."""
         return self._stdout in self._handlers
-
-    @property
-    def closed(self) -> bool:
-        """True when everything is over: no process, no guard, no descriptor."""
-        return not self._handlers
 
     @property
     def over(self) -> bool:
@@ -145,6 +142,12 @@ class GuardedProcess:
                 handler()
         return len(ready)
 
+    def drain(self, wanted: Callable[[], bool]) -> None:
+        """Read what lies in the pipes while `wanted()` holds; bounded, whatever the command writes."""
+        for _ in range(DRAIN_ROUNDS):
+            if not wanted() or not self.pump(0):
+                return
+
     def resident(self) -> int:
         """Resident bytes of the command and all its descendants, shared pages counted in each."""
         total = 0
@@ -157,13 +160,13 @@ class GuardedProcess:
         """End the command and every descendant, and collect the last of its standard error."""
         if self.closed:
             return
+        self.closed = True
         self.close_stdin()
         self._drop_stdout()
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
         self._await_guard()
-        while self._errors in self._handlers and self.pump(0):
-            pass
+        self.drain(lambda: self._errors in self._handlers)
         for descriptor in list(self._handlers):
             self._forget(descriptor)
         self._control.close()
