@@ -101,6 +101,7 @@ class GuardedProcess:
             (self._errors, self._read_stderr),
         ):
             self._listen(descriptor, handler)
+        os.set_blocking(self._stdin, False)
         try:
             self._give(order)
         except BaseException:
@@ -165,6 +166,7 @@ class GuardedProcess:
         self._drop_stdout()
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
+        self._guard.send_signal(signal.SIGCONT)  # a hostile driver may have stopped it
         self._await_guard()
         self.drain(lambda: self._errors in self._handlers)
         for descriptor in list(self._handlers):
