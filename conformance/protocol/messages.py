@@ -68,22 +68,20 @@ class RpcError(Message, frozen=True):
     data: ErrorData | None = None
 
 
-class Request(Message, frozen=True):
-    """One call; `params` is decoded by the method's own type."""
+class Request(Message, frozen=True, tag_field="jsonrpc", tag="2.0"):
+    """One call; `params` is decoded by the method's own type, and absent means no fields."""
 
     id: int
     method: str
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-    jsonrpc: str = "2.0"
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class Response(Message, frozen=True):
-    """One answer: exactly one of `result` and `error` is present."""
+class Response(Message, frozen=True, tag_field="jsonrpc", tag="2.0"):
+    """One answer: exactly one of `result` and `error` is present; `id` is None if the request was unreadable."""
 
-    id: int
-    result: msgspec.Raw | None = None
+    id: int | None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: RpcError | None = None
-    jsonrpc: str = "2.0"
 
 
 class Empty(Message, frozen=True):
