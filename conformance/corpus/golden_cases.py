@@ -86,8 +86,7 @@ class GoldenPrompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         if self.prompt is not None:
             return msgspec.structs.replace(self, prompt=self.prompt.replace("{filler}", text))
         turns = tuple(
-            ChatMessage(role=turn.role, content=turn.content.replace("{filler}", text))
-            for turn in self.messages or ()
+            ChatMessage(role=turn.role, content=turn.content.replace("{filler}", text)) for turn in self.messages or ()
         )
         return msgspec.structs.replace(self, messages=turns) if self.messages is not None else self
 
@@ -117,7 +116,7 @@ def load_cases(path: Path = DEFAULT_CASES) -> GoldenCaseList:
         ValueError: Two cases have the same name.
     """
     cases = msgspec.toml.decode(path.read_bytes(), type=GoldenCaseList)
-    names = [entry.name for entry in (*cases.case, *cases.forced)]
+    names = [entry.name for entry in cases.case] + [entry.name for entry in cases.forced]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"{path}: two cases are named {', '.join(twice)}")

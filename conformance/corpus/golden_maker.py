@@ -116,7 +116,12 @@ def make_goldens(
         TokenizersDisagree: A prompt's ids are in doubt.
         PromptTooLong: A case does not fit into the context.
     """
-    cases = cases or load_cases()
+    golden = golden_run(model_dir, cases or load_cases(), dtype, threads)
+    return save_goldens(out_dir, golden.run, golden.arrays)
+
+
+def golden_run(model_dir: Path, cases: GoldenCaseList, dtype: str = "F32", threads: int = 1) -> Goldens:
+    """Run every case on a checkpoint without storing anything; arguments and errors as `make_goldens`."""
     with _deterministic(threads):
         reference = _load_reference(model_dir, dtype)
         columns = _chosen_columns(reference, dtype)
@@ -132,12 +137,11 @@ def make_goldens(
         cases=tuple(generated),
         forced=tuple(forced),
     )
-    return save_goldens(out_dir, run, arrays)
+    return Goldens(run, arrays)
 
 
-def check_goldens(model_dir: Path, stored_dir: Path, rebuilt_dir: Path, cases: GoldenCaseList | None = None,
-                  dtype: str = "F32") -> None:  # fmt: skip
-    """Repeat a golden run into `rebuilt_dir` and compare: ids must be equal, F32 logits within 1e-4.
+def check_goldens(model_dir: Path, stored_dir: Path, cases: GoldenCaseList | None = None, dtype: str = "F32") -> None:
+    """Repeat a golden run and compare with what is stored: ids must be equal, F32 logits within 1e-4.
 
     Raises:
         GoldensForAnotherModel: The stored goldens belong to other weights.
@@ -145,8 +149,7 @@ def check_goldens(model_dir: Path, stored_dir: Path, rebuilt_dir: Path, cases: G
     """
     stored = load_goldens(stored_dir, dtype)
     stored.require(fingerprint(model_dir).sha256)
-    rebuilt = make_goldens(model_dir, rebuilt_dir, cases, dtype)
-    differences = compare_goldens(stored, rebuilt)
+    differences = compare_goldens(stored, golden_run(model_dir, cases or load_cases(), dtype))
     if differences:
         raise GoldensChanged(differences)
 
@@ -154,8 +157,7 @@ def check_goldens(model_dir: Path, stored_dir: Path, rebuilt_dir: Path, cases: G
 def compare_goldens(stored: Goldens, rebuilt: Goldens) -> list[str]:
     """One line for each case that is missing on either side or differs; logits count in F32 only."""
     differences = []
-    before = {case.name: case for case in (*stored.run.cases, *stored.run.forced)}
-    after = {case.name: case for case in (*rebuilt.run.cases, *rebuilt.run.forced)}
+    before, after = stored.by_name, rebuilt.by_name
     for name in sorted(before.keys() | after.keys()):
         if name not in before or name not in after:
             differences.append(f"{name}: only {'stored' if name in before else 'rebuilt'}")
@@ -296,7 +298,8 @@ def _encode(reference: _Reference, case: GoldenPrompt) -> list[int]:
         ids = reference.tokenizer.encode(text, add_special_tokens=False)
     else:
         turns = [{"role": turn.role, "content": turn.content} for turn in case.messages or ()]
-        turns = turns or [{"role": "user", "content": case.prompt}]
+        if case.prompt is not None:
+            turns = [{"role": "user", "content": case.prompt}]
         options = {"add_generation_prompt": True}
         text = reference.tokenizer.apply_chat_template(turns, tokenize=False, **options)
         ids = reference.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False, **options)
@@ -308,9 +311,7 @@ def _encode(reference: _Reference, case: GoldenPrompt) -> list[int]:
 def _greedy(reference: _Reference, prompt_ids: list[int], max_tokens: int) -> _Steps:
     """Greedy decoding with transformers' cache; the lowest index wins among equal maxima."""
     fed, cache = torch.tensor([prompt_ids]), reference.new_cache()
-    keyword = (
-        "cache" if "cache" in inspect.signature(reference.model.forward).parameters else "past_key_values"
-    )
+    keyword = "cache" if "cache" in inspect.signature(reference.model.forward).parameters else "past_key_values"
     rows: list[Floats] = []
     chosen: list[int] = []
     while len(chosen) < max_tokens and not (chosen and chosen[-1] in reference.stop_ids):

@@ -121,11 +121,15 @@ class Goldens:
         """The teacher-forced sequence of this name; KeyError if there is none."""
         return {case.name: case for case in self.run.forced}[name]
 
+    @property
+    def by_name(self) -> dict[str, GoldenCase | GoldenForced]:
+        """Generations and teacher-forced sequences under their names."""
+        generated: dict[str, GoldenCase | GoldenForced] = {case.name: case for case in self.run.cases}
+        return generated | {sequence.name: sequence for sequence in self.run.forced}
+
     def for_row(self, row: str, *, answered_only: bool = True) -> tuple[GoldenCase, ...]:
         """The generations that serve a row, by default only those that the golden run itself answered."""
-        return tuple(
-            case for case in self.run.cases if row in case.rows and (case.answered or not answered_only)
-        )
+        return tuple(case for case in self.run.cases if row in case.rows and (case.answered or not answered_only))
 
     def forced_for_row(self, row: str) -> tuple[GoldenForced, ...]:
         """The teacher-forced sequences that serve a row."""
@@ -192,7 +196,7 @@ def load_goldens(directory: Path, dtype: str = "F32") -> Goldens:
     if run.format != FORMAT or run.dtype != dtype:
         raise GoldensCorrupt(record_path, f"format {run.format} in {run.dtype}, expected {FORMAT} in {dtype}")
     goldens = Goldens(run, _read_arrays(arrays_path, run.arrays_sha256))
-    for case in (*run.cases, *run.forced):
+    for case in goldens.by_name.values():
         _check_case(record_path, goldens, case)
     return goldens
 

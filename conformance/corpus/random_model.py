@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SEED = 15
@@ -64,7 +64,8 @@ def write_random_model(directory: Path, seed: int = SEED) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = _train_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
-    save_file(random_weights(tokenizer, seed), directory / "model.safetensors", metadata={"format": "pt"})
+    content = save(random_weights(tokenizer, seed), metadata={"format": "pt"})
+    (directory / "model.safetensors").write_bytes(content)
     eos_ids = [tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")]
     _write_json(directory / "config.json", CONFIG)
     _write_json(
