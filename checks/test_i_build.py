@@ -60,7 +60,7 @@ def test_f_build_005(stand: Stand) -> None:
     stand.equal("takes_path_and_device", expected=True, observed=len(found.get("parameters", [])) >= 2)
     golden = first_golden(stand)
     with built_engine(stand) as engine, loaded_model(stand, engine) as model:
-        answer = engine.call("model.logits", Logits(model.handle, golden.prompt_ids, last=1))
+        answer = engine.call("model.logits", Logits(model.handle, list(golden.prompt_ids), last=1))
         best = stand.read_tensor(answer)[-1].argmax()
         stand.equal("does_the_job", expected=golden.ids[0], observed=int(best))
 
@@ -70,8 +70,8 @@ def test_f_build_006(stand: Stand) -> None:
     stand.equal("takes_prompt_and_length", expected=True, observed=len(found.get("parameters", [])) >= 2)
     golden = first_golden(stand)
     with built_engine(stand) as engine, loaded_model(stand, engine) as model:
-        request = Generate(model.handle, golden.max_tokens, prompt_ids=golden.prompt_ids)
-        stand.equal("does_the_job", expected=golden.ids, observed=engine.call("generate", request).ids)
+        request = Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
+        stand.equal("does_the_job", expected=list(golden.ids), observed=engine.call("generate", request).ids)
 
 
 def test_f_build_007(stand: Stand) -> None:

@@ -14,7 +14,7 @@ from checks.support.tensors import (
 from checks.support.timing import collect, link_rates, staged_rate
 from checks.support.transfer import Payload, round_trip
 from conformance.observations import Sample
-from conformance.protocol.messages import Account, Drop, Handle, LoadFile, Upload
+from conformance.protocol.messages import Account, Drop, Handle, LoadFile, StoredTensor, Upload
 from conformance.trial.stand import Stand
 
 KIB, MIB = 1024, 1024 * 1024
@@ -116,7 +116,7 @@ def test_f_mem_031(stand: Stand) -> None:
     ]
     with stand.opened_device() as device:
         for case, files in (("one_file", [one]), ("several_files", several)):
-            stored = {}
+            stored: dict[str, StoredTensor] = {}
             for file in files:
                 stored |= stand.engine.call("storage.load_file", LoadFile(device.handle, str(file))).tensors
             order = stand.random.sample(names, len(names))

@@ -72,9 +72,7 @@ class TrialPlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         """Run the check, turn what befell it into observations, judge, and hand the result on."""
-        stand = pyfuncitem.funcargs.get("stand")
-        if stand is None:
-            return (yield)
+        stand: Stand = pyfuncitem.funcargs["stand"]
         began = time.monotonic()
         broken: Exception | None = None
         try:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from conformance.manifest import CommandTable, LoadedManifest, load_manifest
 from conformance.protocol.client import Engine
@@ -83,5 +82,5 @@ def built_engine(stand: Stand) -> Iterator[Engine]:
     made = ready(stand)
     launch = launch_of(stand.manifest, stand.plan, python=made.python)
     environment = {key: value for key, value in launch.env.items() if key != "PYTHONPATH"}
-    with Engine(msgspec.structs.replace(launch, env=environment)) as engine:
+    with Engine(replace(launch, env=environment)) as engine:
         yield engine

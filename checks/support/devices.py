@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-import msgspec
 import numpy as np
 import psutil
 
@@ -31,7 +31,7 @@ def _same_bus(a: str, b: str) -> bool:
 def devices_seen_with(stand: Stand, visible: str) -> list[DeviceInfo]:
     """What a fresh process of the engine lists under this `CUDA_VISIBLE_DEVICES`."""
     launch = launch_of(stand.manifest, stand.plan)
-    limited = msgspec.structs.replace(launch, env=launch.env | {"CUDA_VISIBLE_DEVICES": visible})
+    limited = replace(launch, env=launch.env | {"CUDA_VISIBLE_DEVICES": visible})
     with Engine(limited) as engine:
         return engine.call("device.list", Empty()).devices
 

@@ -147,9 +147,7 @@ class Driver:
             raise TypeError(f"{method} takes {row.params.__name__}, not {type(params).__name__}")
         return self.request(method, params, row.result, timeout=timeout)
 
-    def request(
-        self, method: str, params: Message, result: type[Result], *, timeout: float | None = None
-    ) -> Result:
+    def request(self, method: str, params: Message, result: type[Result], *, timeout: float | None = None) -> Result:
         """Ask any method, known to the protocol or not, and take the answer as a `result`.
 
         Raises:
@@ -182,6 +180,10 @@ class Driver:
             self._finish("driver" if self._process.over else "harness", start)
         assert self._exit is not None
         return self._exit
+
+    def death(self) -> DriverFailure:
+        """How a process that is no longer alive ended, as evidence; collects what is left of it."""
+        return self._died("between calls")
 
     def kill(self) -> None:
         """End the process and all its descendants at once."""
@@ -374,6 +376,19 @@ class Engine:
         with Engine(self.launch, self.limits) as engine:
             yield engine
 
+    def restart(self) -> None:
+        """End the process that runs, if any, and start a new one."""
+        self.close()
+        self._running()
+
+    def died_since_last_call(self) -> DriverFailure | None:
+        """How a process that answered its last call died since; None while it lives, or if none was started."""
+        driver = self._driver
+        if driver is None or driver.alive:
+            return None
+        self._driver = None
+        return driver.death()
+
     def close(self) -> Exit | None:
         """Let the process end by itself, kill it if it does not; the next call starts a new one."""
         driver, self._driver = self._driver, None
@@ -412,9 +427,7 @@ class Engine:
             self._info = driver.call("initialize", params, timeout=launch.startup_timeout)
         except (EngineRefused, DriverFailure) as failure:
             driver.kill()
-            raise DriverNotStarted(
-                launch.command, cause=str(failure), stderr_tail=driver.stderr_tail()
-            ) from failure
+            raise DriverNotStarted(launch.command, cause=str(failure), stderr_tail=driver.stderr_tail()) from failure
         return driver
 
 

@@ -33,17 +33,27 @@ def launch_of(manifest: LoadedManifest, plan: Plan, *, threads: int = 1, python:
     Raises:
         BrokenManifest: the manifest has no driver.
     """
+    return launch_in(manifest, plan.directory / "work", seed=plan.seed, threads=threads, python=python)
+
+
+def launch_in(
+    manifest: LoadedManifest, exchange: Path, *, seed: int = 0, threads: int = 1, python: str = sys.executable
+) -> Launch:
+    """The launch of an engine whose tensors go to `exchange`.
+
+    Raises:
+        BrokenManifest: the manifest has no driver.
+    """
     driver = manifest.manifest.driver
     if driver is None:
         raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
-    exchange = plan.directory / "work"
     exchange.mkdir(parents=True, exist_ok=True)
     return Launch(
         command=manifest.filled(driver.command, python=python),
         env=engine_environment(driver.env | {"OMP_NUM_THREADS": str(threads)}),
         cwd=exchange,
         run_dir=exchange,
-        seed=plan.seed,
+        seed=seed,
         threads=threads,
         startup_timeout=driver.startup_timeout_s,
     )

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from conformance.catalogue import NO_DEVICE, Row
 from conformance.corpus.goldens import Goldens, load_goldens
 from conformance.manifest import LoadedManifest
@@ -24,9 +26,13 @@ from conformance.observations import (
 )
 from conformance.protocol.client import Engine
 from conformance.protocol.messages import DeviceOpen, DeviceOpened, Handle, TensorData
+from conformance.protocol.tensors import read_tensor
 from conformance.record import Evidence
 from conformance.thresholds import Thresholds
 from conformance.trial.plan import Plan
+
+
+NUMPY_OF = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64, "I32": np.int32}
 
 
 class NotTried(Exception):
@@ -156,6 +162,10 @@ class Stand:
             if engine.alive:
                 engine.call("device.close", Handle(opened.handle))
 
+    def read_bytes(self, data: TensorData) -> bytes:
+        """The bytes of a tensor that the engine wrote, checked against its stated length and hash."""
+        return bytes(read_tensor(self.plan.directory / "work", data))
+
     def read_tensor(self, data: TensorData) -> np.ndarray[Any, np.dtype[Any]]:
-        """A tensor that the engine wrote, checked against its stated length and hash; BF16 comes as uint16 bits."""
-        return to_numpy(data, read_tensor(self.directory.parent, data))
+        """The same as an array of the stated shape; BF16 comes as its uint16 bits."""
+        return np.frombuffer(self.read_bytes(data), dtype=NUMPY_OF[data.dtype]).reshape(data.shape)
