@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -72,7 +72,7 @@ class TrialPlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         """Run the check, turn what befell it into observations, judge, and hand the result on."""
-        stand: Stand = pyfuncitem.funcargs["stand"]
+        stand = cast("Stand", pyfuncitem.funcargs["stand"])
         began = time.monotonic()
         broken: Exception | None = None
         try:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from reference_engine.errors import InvalidFile, quote
 
+
 MAX_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8
 U64_MAX = 2**64 - 1
@@ -118,7 +119,9 @@ def _check_coverage(path: str, entries: list[TensorEntry], buffer_bytes: int) ->
             raise InvalidFile(path, cause)
         covered = entry.end
     if covered != buffer_bytes:
-        raise InvalidFile(path, f"the tensors end at byte {covered}, the data buffer has {buffer_bytes} bytes")
+        raise InvalidFile(
+            path, f"the tensors end at byte {covered}, the data buffer has {buffer_bytes} bytes"
+        )
 
 
 class _Walk:
@@ -200,7 +203,9 @@ class _Walk:
         count = 1
         for size in shape:
             if not _is_u64(size):
-                self.fail(f"tensor {quote(name)} has dimension {quote(str(size))}, not an unsigned 64-bit integer")
+                self.fail(
+                    f"tensor {quote(name)} has dimension {quote(str(size))}, not an unsigned 64-bit integer"
+                )
             count *= size
             if count > U64_MAX:
                 self.fail(f"tensor {quote(name)}: the product of shape {_brief(shape)} overflows 64 bits")

@@ -38,7 +38,9 @@ class CudaStorage:
         device.live_count += 1
 
     @classmethod
-    def from_bytes(cls, data: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], device: Device) -> Self:
+    def from_bytes(
+        cls, data: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], device: Device
+    ) -> Self:
         """Copy raw little-endian, C-ordered bytes to a device and wait for the copy.
 
         Args:

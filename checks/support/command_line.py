@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -100,8 +101,8 @@ def run_command(
         )
         _feed(process, stdin)
         peak, status = _wait(process, timeout, _device_probe(stand, process.pid) if watch_device else None)
-        streams = [_read_back(stream) for stream in (out, err)]
-    return Output(status, *streams, time.monotonic() - began, peak)
+        told, complained = _read_back(out), _read_back(err)
+    return Output(status, told, complained, time.monotonic() - began, peak)
 
 
 def _feed(process: subprocess.Popen[bytes], stdin: bytes) -> None:
@@ -132,12 +133,9 @@ def _wait(
     return peak, process.returncode
 
 
-def _read_back(stream: object) -> str:
-    assert hasattr(stream, "seek")
-    assert hasattr(stream, "read")
+def _read_back(stream: BinaryIO) -> str:
     stream.seek(0)
-    content: bytes = stream.read(_OUTPUT_BYTES)
-    return content.decode(errors="replace")
+    return stream.read(_OUTPUT_BYTES).decode(errors="replace")
 
 
 class Step(msgspec.Struct, frozen=True):

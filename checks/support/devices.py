@@ -12,7 +12,7 @@ from checks.support.tensors import host_tensor
 from conformance.observations import Growth
 from conformance.probes.nvml import Gpu, gpus, memory_in_use, process_memory
 from conformance.protocol.client import Engine
-from conformance.protocol.messages import DeviceInfo, Empty, Handle, MatMul
+from conformance.protocol.messages import DeviceInfo, DeviceList, Empty, Handle, MatMul
 from conformance.trial.launching import launch_of
 from conformance.trial.stand import Stand
 
@@ -33,7 +33,8 @@ def devices_seen_with(stand: Stand, visible: str) -> list[DeviceInfo]:
     launch = launch_of(stand.manifest, stand.plan)
     limited = replace(launch, env=launch.env | {"CUDA_VISIBLE_DEVICES": visible})
     with Engine(limited) as engine:
-        return engine.call("device.list", Empty()).devices
+        listed: DeviceList = engine.call("device.list", Empty())
+        return listed.devices
 
 
 def witness_memory(stand: Stand, engine: Engine | None = None) -> int:
@@ -42,10 +43,8 @@ def witness_memory(stand: Stand, engine: Engine | None = None) -> int:
     Where the driver does not tell processes apart, the whole device is read; then no other tenant may be there.
     """
     pid = (engine or stand.engine).pid
-    if pid is None:
-        return 0
     if not stand.gpu:
-        return psutil.Process(pid).memory_info().rss
+        return int(psutil.Process(pid).memory_info().rss)
     mine = process_memory(stand.plan.device_index, pid)
     return memory_in_use(stand.plan.device_index) if mine is None else mine
 
@@ -59,13 +58,12 @@ def bare_process_memory(stand: Stand) -> int:
     An engine that caches freed memory may hold more than its live tensors, never less; so what it holds beyond
     this is compared with what it must hold. A process whose first moments were not seen is replaced.
     """
-    pid = stand.engine.pid
-    if pid is None or pid not in _BASELINES or not stand.engine.alive:
+    if stand.engine.pid not in _BASELINES:
         stand.engine.restart()
         with stand.opened_device() as device:
             small_product(stand, device.handle)
-            _BASELINES[stand.engine.pid or 0] = witness_memory(stand)
-    return _BASELINES[stand.engine.pid or 0]
+            _BASELINES[stand.engine.pid] = witness_memory(stand)
+    return _BASELINES[stand.engine.pid]
 
 
 def small_product(stand: Stand, device: int) -> bool:

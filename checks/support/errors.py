@@ -40,10 +40,10 @@ def observe_clear_failure(stand: Stand, case: str, output: Output, names: Sequen
     stand.equal(f"one_line/{case}", expected=1, observed=len(lines), hardening=True, note=output.first_error)
 
 
-def run_on(stand: Stand, path: Path, **options: bool) -> Output:
+def run_on(stand: Stand, path: Path, *, unprivileged: bool = False) -> Output:
     """`apr run PATH Hello` on the trial's device."""
     command = arguments(stand, cli(stand).run, model=path, prompt="Hello", max_tokens=4)
-    return run_command(stand, [*command, *device_flags(stand)], **options)
+    return run_command(stand, [*command, *device_flags(stand)], unprivileged=unprivileged)
 
 
 def tree_sha256(directory: Path) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 def all_types(base: type) -> list[type]:
     """The base's subclasses, however deep, that are defined anywhere in its package."""
     found: list[type] = []
-    for child in base.__subclasses__():
+    children: list[type] = type.__subclasses__(base)
+    for child in children:
         found += [child, *all_types(child)]
     return found
 

@@ -52,7 +52,7 @@ def result_of(stand: Stand, broken: Exception | None, duration: float) -> RowRes
         verdict=Verdict.ERROR if error else judgement.verdict,
         reason=error or judgement.reason,
         rehearsed=None if error else judgement.rehearsed,
-        observations=list(stand.observations),  # type: ignore[arg-type]  the union is closed over Observed
+        observations=stand.observations,
         findings=judgement.findings,
         evidence=stand.evidence,
         duration_s=duration,

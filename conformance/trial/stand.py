@@ -22,7 +22,7 @@ from conformance.observations import (
     Failed,
     Measured,
     Missing,
-    Observed,
+    Observation,
 )
 from conformance.protocol.client import Engine
 from conformance.protocol.messages import DeviceOpen, DeviceOpened, Handle, TensorData
@@ -30,7 +30,6 @@ from conformance.protocol.tensors import read_tensor
 from conformance.record import Evidence
 from conformance.thresholds import Thresholds
 from conformance.trial.plan import Plan
-
 
 NUMPY_OF = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64, "I32": np.int32}
 
@@ -52,7 +51,7 @@ class Stand:
         self.manifest = manifest
         self.thresholds = thresholds
         self.engine = engine
-        self.observations: list[Observed] = []
+        self.observations: list[Observation] = []
         self.evidence: list[Evidence] = []
         self.weights = ""
         self.seed = plan.row_seed(row.id)
@@ -96,7 +95,7 @@ class Stand:
 
     # --- observing ----------------------------------------------------------------------------------------
 
-    def observe(self, observation: Observed) -> None:
+    def observe(self, observation: Observation) -> None:
         """Hand one observation to the judge."""
         self.observations.append(observation)
 

@@ -3,12 +3,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from conformance.protocol import guard
+
+from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HARNESS = """
@@ -44,11 +45,7 @@ def test_a_killed_harness_leaves_nothing(tmp_path, name, family, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     ) as harness:
         assert harness.stdout.readline() == b"ready\n"
         if name == "detach":

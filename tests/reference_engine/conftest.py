@@ -15,13 +15,7 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-CORPUS = [
-    "hello world, how are you today?",
-    "2+2=4 and 3+3=6",
-    "où est la bibliothèque",
-    "日本語のテキスト",
-    "привет мир",
-]
+CORPUS = ["hello world, how are you today?", "2+2=4 and 3+3=6", "où est la bibliothèque", "日本語のテキスト", "привет мир"]
 Checkpoint = namedtuple("Checkpoint", "path reference")
 
 
