@@ -60,6 +60,17 @@ def checkpoint_with_dtype(stand: Stand, dtype: str) -> tuple[Path, str]:
     return target, name
 
 
+def with_eos(stand: Stand, ids: list[int]) -> Path:
+    """The checkpoint with another list of stop ids, in config.json and generation_config.json alike."""
+    target = copy_of(stand, "eos-" + "-".join(map(str, ids)) + f"-{stand.random.randrange(1 << 30)}")
+    for name in ("config.json", "generation_config.json"):
+        file = target / name
+        if file.exists():
+            config = json.loads(file.read_text())
+            file.write_text(json.dumps(config | {"eos_token_id": ids}))
+    return target
+
+
 def _truncated(stand: Stand, case: str) -> tuple[Path, list[str]]:
     target = copy_of(stand, case)
     file = target / _WEIGHTS

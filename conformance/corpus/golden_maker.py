@@ -270,7 +270,7 @@ def _generate(
         text=text,
         margins=margins,
         stop_id=stop_id,
-        prompt=case.prompt,
+        prompt=case.prompt if case.cut_to is None else None,
         messages=case.messages,
         raw=case.raw,
         expect=case.expect,
