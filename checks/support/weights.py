@@ -65,7 +65,8 @@ class Perturbable:
         begin, end = self.spans[name]
         with self.file.open("rb") as file:
             file.seek(self.start + begin)
-            return file.read(end - begin)
+            payload: bytes = file.read(end - begin)
+            return payload
 
     def _write(self, name: str, payload: bytes) -> None:
         with self.file.open("r+b") as file:
