@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypedDict
 
 import jinja2
 from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from reference_engine.errors import InvalidArgument, InvalidModel
 from reference_engine.files import read_json, read_small
@@ -34,8 +34,15 @@ RENDER_SECONDS = 5.0
 # Filters and methods whose result can be made as large as the template likes.
 INFLATING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent"})
 TEMPLATE_FAILURES = (
-    jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
-)  # fmt: skip
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 PRIVATE_USE = range(0xE000, 0xF8FF)
 
 
@@ -122,7 +129,11 @@ class ChatTemplate:
     def prompt(self, messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> Rendered:
         """Render a conversation and encode it, with special tokens only where the template put them."""
         specials = [token for token in tokenizer.special_tokens if token]
-        spelled = [t for t in specials if any(t in value for message in messages for value in message.values())]
+        spelled = [
+            t
+            for t in specials
+            if any(t in value for message in messages for value in (message["role"], message["content"]))
+        ]
         if not spelled:
             text = self.render(messages)
             return Rendered(text, tokenizer.encode(text))
@@ -153,7 +164,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int | float) and isinstance(right, int | float)
         if not numbers or max(abs(left), abs(right)) > MAX_PRODUCT:
-            raise SecurityError(f"operator {operator} is limited to small numbers")
+            raise jinja2.exceptions.SecurityError(f"operator {operator} is limited to small numbers")
         return super().call_binop(context, operator, left, right)
 
 
@@ -177,7 +188,7 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 def _masks(tokens: Sequence[str], messages: Sequence[ChatMessage]) -> dict[str, str]:
     """A private-use character for each token, none of which occurs in the messages."""
-    used = {char for message in messages for value in message.values() for char in str(value)}
+    used = {char for message in messages for value in (message["role"], message["content"]) for char in str(value)}
     free = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
     return {token: next(free) for token in sorted(tokens, key=len, reverse=True)}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -103,4 +102,4 @@ def _weight_map(path: Path) -> dict[str, str]:
 def _stays_inside(name: str) -> bool:
     """Judge by the name alone: model caches keep shards as symbolic links to elsewhere."""
     parts = PurePosixPath(name).parts
-    return bool(parts) and "\0" not in name and ".." not in parts and not os.path.isabs(name)
+    return bool(parts) and "\0" not in name and ".." not in parts and not name.startswith("/")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 CPU = "cpu"
 CUDA = "cuda"
-SPIN_CYCLES = 10_000_000
-SPIN_MARGIN = 1.25
+MAX_SPIN_MS = 60_000
+SPIN_MARGIN = 1.05
 _TRIED = re.compile(r"[Tt]ried to allocate (?:([\d.]+) ([KMGT]i)B|(\d+) bytes)|you tried to allocate (\d+) bytes")
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -33,6 +34,18 @@ _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 def cuda_count() -> int:
     """CUDA devices that this process can see; makes no context."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def parse_device(name: str) -> tuple[int, str]:
+    """Ordinal and backend of `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        InvalidArgument: The name is none of these.
+    """
+    match = re.fullmatch(r"(cpu|cuda)(?::(\d{1,4}))?", name)
+    if match is None:
+        raise InvalidArgument("device", f"{name!r} is none of cpu, cuda and cuda:N")
+    return int(match[2] or 0), match[1]
 
 
 class Device:
@@ -66,14 +79,6 @@ class Device:
             torch.zeros(1, device=self.torch)
             self.synchronize()
 
-    @classmethod
-    def parse(cls, name: str) -> Self:
-        """Open `cpu`, `cuda` or `cuda:N`."""
-        backend, _, ordinal = name.partition(":")
-        if ordinal and not ordinal.isdecimal():
-            raise InvalidArgument("device", f"{name!r} is none of cpu, cuda and cuda:N")
-        return cls(int(ordinal or 0), backend)
-
     @property
     def name(self) -> str:
         """The product's name."""
@@ -84,7 +89,7 @@ class Device:
         """PCI address as `domain:bus:device.0`; empty for the CPU."""
         if not self.is_cuda:
             return ""
-        found = torch.cuda.get_device_properties(self.torch)
+        found: Any = torch.cuda.get_device_properties(self.torch)
         return f"{found.pci_domain_id:08X}:{found.pci_bus_id:02X}:{found.pci_device_id:02X}.0"
 
     def memory(self) -> tuple[int, int]:
@@ -140,21 +145,16 @@ class Device:
     def spin(self, milliseconds: float) -> None:
         """Queue work that keeps the device busy for at least `milliseconds`, and return without waiting.
 
-        The cycles per millisecond are measured first, since clocks differ; on the CPU, where nothing is
-        queued, this does nothing.
+        Counted in cycles of the highest clock, so that it takes longer where the clock is lower. On the CPU,
+        where nothing is queued, this does nothing.
         """
         self.require_open()
-        if not self.is_cuda:
-            return
-        with torch.cuda.device(self.torch):
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda._sleep(SPIN_CYCLES)  # noqa: SLF001 - torch has no public spin
-            start.record()
-            torch.cuda._sleep(SPIN_CYCLES)  # noqa: SLF001
-            end.record()
-            end.synchronize()
-            cycles = SPIN_CYCLES / start.elapsed_time(end) * milliseconds * SPIN_MARGIN
-            torch.cuda._sleep(int(cycles))  # noqa: SLF001
+        if not 0 <= milliseconds <= MAX_SPIN_MS:
+            raise InvalidArgument("milliseconds", f"{milliseconds} is not between 0 and {MAX_SPIN_MS}")
+        if self.is_cuda:
+            cycles_per_ms = torch.cuda.get_device_properties(self.torch).clock_rate
+            with torch.cuda.device(self.torch):
+                torch.cuda._sleep(int(cycles_per_ms * milliseconds * SPIN_MARGIN))  # noqa: SLF001 - no public spin
 
     def through_streams(self, tensor: torch.Tensor, hops: int) -> torch.Tensor:
         """Copy a tensor along `hops` new streams, each ordered after the last by an event."""
@@ -199,7 +199,7 @@ class Device:
 def _multiply_f32_exactly() -> None:
     """F32 products in IEEE F32: TF32 and BF16 shortcuts lose digits that a reference must keep."""
     torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def _tried(text: str) -> int:
@@ -213,16 +213,15 @@ def _tried(text: str) -> int:
 
 def _cpu_name() -> str:
     """Model name of the processor."""
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
     return "CPU"
 
 
 def _host_memory() -> tuple[int, int]:
     """Available and total bytes of the host."""
-    with open("/proc/meminfo", encoding="ascii") as file:
-        sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in file}
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    sizes = {line.partition(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     return sizes["MemAvailable"], sizes["MemTotal"]

@@ -203,9 +203,7 @@ class ContextTooLong(EngineError):
     exit_code: ClassVar[int] = 4
 
     def _message(self) -> str:
-        return (
-            f"the prompt has {self.tokens} tokens, the model has {self.limit} positions; shorten the prompt"
-        )
+        return f"the prompt has {self.tokens} tokens, the model has {self.limit} positions; shorten the prompt"
 
 
 @dataclass(eq=False)

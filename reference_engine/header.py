@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 from reference_engine.errors import InvalidFile, quote
 
-
 MAX_HEADER_BYTES = 100_000_000
 LENGTH_BYTES = 8
 U64_MAX = 2**64 - 1
@@ -69,7 +68,7 @@ class Header:
     data_start: int
 
 
-def header_length(path: str, prefix: bytes, file_size: int) -> int:
+def header_length(path: str, prefix: bytes | bytearray, file_size: int) -> int:
     """Length N of the JSON from a file's first 8 bytes.
 
     Raises:
@@ -85,7 +84,7 @@ def header_length(path: str, prefix: bytes, file_size: int) -> int:
     return length
 
 
-def parse_header(path: str, raw: bytes, file_size: int) -> Header:
+def parse_header(path: str, raw: bytes | bytearray, file_size: int) -> Header:
     """Parse and check the JSON of a header, and that its tensors cover the rest of the file exactly.
 
     Args:
@@ -119,9 +118,7 @@ def _check_coverage(path: str, entries: list[TensorEntry], buffer_bytes: int) ->
             raise InvalidFile(path, cause)
         covered = entry.end
     if covered != buffer_bytes:
-        raise InvalidFile(
-            path, f"the tensors end at byte {covered}, the data buffer has {buffer_bytes} bytes"
-        )
+        raise InvalidFile(path, f"the tensors end at byte {covered}, the data buffer has {buffer_bytes} bytes")
 
 
 class _Walk:
@@ -203,9 +200,7 @@ class _Walk:
         count = 1
         for size in shape:
             if not _is_u64(size):
-                self.fail(
-                    f"tensor {quote(name)} has dimension {quote(str(size))}, not an unsigned 64-bit integer"
-                )
+                self.fail(f"tensor {quote(name)} has dimension {quote(str(size))}, not an unsigned 64-bit integer")
             count *= size
             if count > U64_MAX:
                 self.fail(f"tensor {quote(name)}: the product of shape {_brief(shape)} overflows 64 bits")

@@ -85,7 +85,7 @@ def transfer(moves: Iterable[tuple[Located, torch.Tensor]], device: Device) -> N
     if not device.is_cuda:
         for file, offset, _, parts in chunks:
             for target, skip in parts:
-                file.read_into(offset + skip, memoryview(target.numpy()))
+                file.read_into(offset + skip, target.numpy().data)
         return
     readers = max(1, min(READERS, len(chunks), os.cpu_count() or 1))
     with device.guard(), ThreadPoolExecutor(readers) as pool:
@@ -102,7 +102,7 @@ def _stream(chunks: Sequence[Chunk], device: Device) -> None:
         try:
             for file, offset, length, parts in chunks:
                 slab = ring.acquire()
-                file.read_into(offset, memoryview(slab.numpy())[:length])
+                file.read_into(offset, slab.numpy().data[:length])
                 ring.send(parts)
         finally:
             # Slabs must outlive the copies out of them, and errors of the copies belong to this load.

@@ -38,9 +38,7 @@ class CudaStorage:
         device.live_count += 1
 
     @classmethod
-    def from_bytes(
-        cls, data: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], device: Device
-    ) -> Self:
+    def from_bytes(cls, data: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], device: Device) -> Self:
         """Copy raw little-endian, C-ordered bytes to a device and wait for the copy.
 
         Args:
@@ -59,11 +57,16 @@ class CudaStorage:
         return storage
 
     @classmethod
-    def from_host(cls, host: torch.Tensor, dtype: str, shape: Sequence[int], device: Device) -> Self:
-        """Like `from_bytes`, from a host tensor of uint8; from a pinned one the copy is only queued."""
+    def from_host(
+        cls, host: torch.Tensor, dtype: str, shape: Sequence[int], device: Device, ring: PinnedRing | None = None
+    ) -> Self:
+        """Like `from_bytes`, from a host tensor of uint8; through `ring`, or if it is pinned, only queued."""
         storage = cls.empty(dtype, shape, device, nbytes=host.numel())
+        if ring is None:
+            storage.overwrite(host)
+            return storage
         with device.guard():
-            as_bytes(storage.tensor).copy_(host, non_blocking=host.is_pinned())
+            ring.upload(host, as_bytes(storage.tensor))
         return storage
 
     @classmethod
@@ -87,6 +90,11 @@ class CudaStorage:
         if self._tensor is None:
             raise ClosedHandle("the storage")
         return self._tensor
+
+    def overwrite(self, host: torch.Tensor) -> None:
+        """Replace the bytes by those of a host tensor of uint8; from a pinned one the copy is only queued."""
+        with self.device.guard():
+            as_bytes(self.tensor).copy_(host, non_blocking=host.is_pinned())
 
     def download(self) -> torch.Tensor:
         """The bytes, bit for bit, as a host tensor of uint8."""
@@ -152,17 +160,23 @@ class PinnedRing:
         self._next = (self._next + 1) % len(self._slabs)
 
     def upload(self, source: torch.Tensor, target: torch.Tensor) -> None:
-        """Queue host bytes to device bytes, slab by slab; `source` may be changed on return."""
+        """Queue host bytes to device bytes, slab by slab; `source` may be changed on return.
+
+        Work queued later on the current stream sees the bytes.
+        """
+        home = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(home)
         for begin in range(0, source.numel(), self.slab_bytes):
             part = source[begin : begin + self.slab_bytes]
             self.acquire()[: part.numel()].copy_(part)
             self.send([(target[begin : begin + part.numel()], 0)])
+        home.wait_stream(self.stream)
 
 
 def host_bytes(data: bytes | bytearray | memoryview) -> torch.Tensor:
     """A host tensor of uint8 with a copy of `data`."""
     tensor = torch.empty(len(data), dtype=torch.uint8)
-    memoryview(tensor.numpy())[:] = data
+    tensor.numpy().data[:] = data
     return tensor
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import namedtuple
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,8 +15,18 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-CORPUS = ["hello world, how are you today?", "2+2=4 and 3+3=6", "où est la bibliothèque", "日本語のテキスト", "привет мир"]
-Checkpoint = namedtuple("Checkpoint", "path reference")
+CORPUS = [
+    "hello world, how are you today?",
+    "2+2=4 and 3+3=6",
+    "où est la bibliothèque",
+    "日本語のテキスト",
+    "привет мир",
+]
+
+
+class Checkpoint(NamedTuple):
+    path: Path
+    reference: Any
 
 
 def train_tokenizer(path: Path) -> None:

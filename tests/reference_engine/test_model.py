@@ -58,7 +58,12 @@ def test_greedy_ids_equal_those_of_transformers(checkpoint, model):
     outcome = model.generate(GenerationRequest(PROMPT, 80, ignore_eos=True))
     with torch.no_grad():
         expected = checkpoint.reference.generate(
-            torch.tensor([PROMPT]), max_new_tokens=80, min_new_tokens=80, do_sample=False, eos_token_id=None, pad_token_id=0
+            torch.tensor([PROMPT]),
+            max_new_tokens=80,
+            min_new_tokens=80,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
         )
     assert outcome.ids == expected[0, len(PROMPT) :].tolist()
     assert outcome.positions == len(PROMPT) + 79
