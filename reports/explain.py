@@ -30,6 +30,7 @@ from reports.text import clip, file_size, number, one_line, plural
 MAX_DIFFERENCES = 12
 _ABSENT = "absent"
 _CONTEXT = 24
+_LONG = 10_000
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -101,12 +102,24 @@ def brief(observation: Observed, limit: int = 160) -> str:
     """Expected and observed on one line."""
     told = explain(observation)
     if told.differences:
-        first = told.differences[0]
-        place = f"{first.where}: " if first.where else ""
-        return one_line(f"{place}expected {first.expected}, observed {first.observed}", limit)
+        gap = told.differences[0]
+        place = f"{gap.where}: " if gap.where else ""
+        return one_line(f"{place}expected {gap.expected}, observed {gap.observed}", limit)
+    if told.agrees:
+        return one_line(f"as expected: {told.observed}", limit)
     if told.expected and told.observed:
         return one_line(f"expected {told.expected}, observed {told.observed}", limit)
+    if told.failures:
+        first = told.failures[0]
+        return one_line(f"{told.observed}; {first.how} in {first.case_class}: {first.detail}", limit)
     return one_line(told.observed, limit)
+
+
+def addition(observation: Observed, reason: str, limit: int = 300) -> str:
+    """What an observation tells beyond a reason that already stands beside it; empty if nothing."""
+    told = explain(observation)
+    words = told.observed if told.failures else brief(observation, 10 * _LONG)
+    return "" if one_line(words, 10 * _LONG) in one_line(reason, 10 * _LONG) else one_line(words, limit)
 
 
 @singledispatch
@@ -159,9 +172,8 @@ def _(observation: Cases) -> Explanation:
         for name in names
     )
     ran = f"{plural(sum(observation.ran.values()), 'example')} in {plural(len(names), 'class', 'classes')}"
-    first = next((f", first {f.how} in {f.case_class}: {f.detail}" for f in observation.failures), "")
     return Explanation(
-        observed=f"{ran}, {plural(len(observation.failures), 'failure')}{first}",
+        observed=f"{ran}, {plural(len(observation.failures), 'failure')}",
         classes=classes,
         failures=tuple(observation.failures[:MAX_DIFFERENCES]),
         left_out=max(0, len(observation.failures) - MAX_DIFFERENCES),
@@ -239,7 +251,9 @@ def differences(expected: Any, observed: Any, where: str = "") -> Iterator[Diffe
         yield _leaf_difference(expected, observed, where)
 
 
-def _member_differences(expected: dict[Any, Any], observed: dict[Any, Any], key: Any, path: str) -> Iterator[Difference]:
+def _member_differences(
+    expected: dict[Any, Any], observed: dict[Any, Any], key: Any, path: str
+) -> Iterator[Difference]:
     if key not in observed:
         yield Difference(path, json_text(expected[key]), _ABSENT)
     elif key not in expected:

@@ -111,7 +111,9 @@ def _case_properties(entry: Entry) -> Iterable[tuple[str, str]]:
 
 def _trust_suite(root: ET.Element, summary: Summary) -> ET.Element:
     suite = ET.SubElement(root, "testsuite", {"name": "The record itself"})
-    case = ET.SubElement(suite, "testcase", {"name": "the record can be trusted", "classname": "record", "time": "0.000"})
+    case = ET.SubElement(
+        suite, "testcase", {"name": "the record can be trusted", "classname": "record", "time": "0.000"}
+    )
     text = "\n".join(problem.text for problem in summary.problems if problem.grave)
     ET.SubElement(case, "error", {"message": _attribute(text), "type": "RECORD"}).text = visible(text)
     return suite

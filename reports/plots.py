@@ -46,6 +46,7 @@ def _(observation: Sample, finding: Finding | None) -> str:
     if interval:
         body += _interval_bar(x, interval, bottom + 8)
     body += _axis(x, floor, observation.unit)
+    body += [label(_LEFT, floor + 27, "one dot a run, the first at the top", css="quiet")]
     return document(WIDTH, floor + 30, _sample_title(observation, finding), body)
 
 
@@ -171,16 +172,21 @@ def _strip(expected: list[int], observed: list[int], margins: list[float], noun:
         y = 8 + (step // _CELLS_A_LINE) * 22.0
         body += _strip_cell(x, y, "same" if want == got else marked if step == first else "other")
     height = 8 + 22.0 * (-(-len(pairs) // _CELLS_A_LINE))
-    words = f"All {len(expected)} {noun}s equal." if first is None else _divergence(first, expected, observed, margins, noun)
+    words = (
+        f"All {len(expected)} {noun}s equal."
+        if first is None
+        else _divergence(first, expected, observed, margins, noun)
+    )
     return document(WIDTH, height + 18, words, [*body, label(_LEFT, height + 12, words, css="quiet")])
 
 
 def _strip_cell(x: float, y: float, state: str) -> list[str]:
     if state == "same":
         return [rect(x, y + 4, _CELL, 8, "same")]
-    css = {"tie": "tie", "first": "differs"}.get(state, "differs later")
+    if state == "other":
+        return [rect(x, y, _CELL, 16, "differs later")]
     cross = [line(x + 2, y + 3, x + 7, y + 13, "cross"), line(x + 7, y + 3, x + 2, y + 13, "cross")]
-    return [rect(x, y, _CELL, 16, css), *cross]
+    return [rect(x, y, _CELL, 16, "tie" if state == "tie" else "differs"), *cross]
 
 
 def _divergence(first: int, expected: list[int], observed: list[int], margins: list[float], noun: str) -> str:

@@ -29,6 +29,8 @@ MAX_PAGE_BYTES = 1_000_000
 _MAX_EMBEDDED_RECORD = 400_000
 _MAX_DOWNLOAD = 16_384
 _FINGERPRINT_DIGITS = 12
+_ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "kernel", "python", "torch")
+_SPEAKING = {"gpu", "cpu"}
 
 
 class Detail(msgspec.Struct, frozen=True):
@@ -101,23 +103,27 @@ def _render(
     detail: Detail,
 ) -> str:
     summary = summarise(record, catalogue)
-    return _environment().get_template("scorecard.html.jinja").render(
-        record=record,
-        header=record.header,
-        footer=record.footer,
-        summary=summary,
-        sections=[(section, list(group)) for section, group in groupby(summary.entries, key=lambda e: e.section)],
-        groups=_groups(summary),
-        weights=weights_tried(summary),
-        environment=environment_table(record.header.environment),
-        fingerprint=fingerprint(record.header.environment),
-        fingerprint_line=fingerprint_line(record.header.environment),
-        record_sha256=hashlib.sha256(encode_record(record)).hexdigest(),
-        embedded=_embedded(record),
-        not_tested=not_tested(record, summary),
-        exhibits=exhibits,
-        extras=extras,
-        detail=detail,
+    return (
+        _environment()
+        .get_template("scorecard.html.jinja")
+        .render(
+            record=record,
+            header=record.header,
+            footer=record.footer,
+            summary=summary,
+            sections=[(section, list(group)) for section, group in groupby(summary.entries, key=lambda e: e.section)],
+            groups=_groups(summary),
+            weights=weights_tried(summary),
+            environment=environment_table(record.header.environment),
+            fingerprint=fingerprint(record.header.environment),
+            fingerprint_line=fingerprint_line(record.header.environment),
+            record_sha256=hashlib.sha256(encode_record(record)).hexdigest(),
+            embedded=_embedded(record),
+            not_tested=not_tested(record, summary),
+            exhibits=exhibits,
+            extras=extras,
+            detail=detail,
+        )
     )
 
 
@@ -197,14 +203,16 @@ def fingerprint(environment: Mapping[str, Any]) -> str:
 
 def fingerprint_line(environment: Mapping[str, Any]) -> str:
     """The machine in one line: what a reader asks first, where the environment names it."""
-    wanted = ("gpu", "device", "driver", "cuda", "cpu", "kernel", "platform", "os", "python", "torch")
-    found: dict[str, str] = {}
-    for name, value in environment_table(environment):
-        words = name.lower().replace(".", "_").split("_")
-        key = next((word for word in wanted if word in words), None)
-        if key and key not in found and value not in {"", "null"}:
-            found[key] = value if key in {"gpu", "device", "cpu", "platform"} else f"{key} {value}"
-    return " · ".join(text.one_line(found[key], 60) for key in wanted if key in found)
+    table = [(name, value) for name, value in environment_table(environment) if value not in {"", "null", "[]", "{}"}]
+    found = [(key, value) for key in _ASKED_FIRST if (value := _named(table, key))]
+    return " · ".join(text.one_line(value if key in _SPEAKING else f"{key} {value}", 60) for key, value in found)
+
+
+def _named(table: Sequence[tuple[str, str]], key: str) -> str:
+    """The value whose dotted name holds the key as a word; a name or model of it before its other properties."""
+    holding = [(name, value) for name, value in table if key in name.lower().replace(".", "_").split("_")]
+    best = (value for name, value in holding if name.rsplit(".", 1)[-1] in {key, "name", "model", "version"})
+    return next(best, holding[0][1] if holding else "")
 
 
 def _flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:

@@ -118,8 +118,8 @@ def reasons(entries: Iterable[Entry]) -> list[tuple[str, int]]:
 
 
 def weights_tried(summary: Summary) -> list[tuple[str, int]]:
-    """On which weights how many rows were tried."""
-    tried = Counter(entry.result.weights or "no weights" for entry in summary.entries if entry.tried)
+    """On which weights how many rows were tried; an empty name where a row needs none."""
+    tried = Counter(entry.result.weights for entry in summary.entries if entry.tried)
     return tried.most_common()
 
 

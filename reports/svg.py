@@ -66,7 +66,7 @@ def document(width: float, height: float, title: str, body: list[str]) -> str:
     return f'<svg class="plot" role="img" aria-label="{words}" {size}>{"".join(body)}</svg>'
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Round values between two limits, about `wanted` of them."""
     span = high - low
     if span <= 0:

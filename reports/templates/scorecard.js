@@ -23,8 +23,8 @@
     return [verdict, button];
   });
   const select = make("select", { ariaLabel: "Section" }, make("option", { value: "" }, "All sections"));
-  for (const section of new Set([...rows].sort((a, b) => (a.id.slice(-3) < b.id.slice(-3) ? -1 : 1)).map((row) => row.dataset.section)))
-    select.append(make("option", { value: section }, section));
+  for (const strip of document.querySelectorAll(".strip-row"))
+    select.append(make("option", { value: strip.dataset.section }, strip.querySelector(".title").textContent));
   const search = make("input", { type: "search", placeholder: "Search the rows ( / )", ariaLabel: "Search the rows" });
   const expand = make("button", { type: "button" }, "Expand all");
   const count = make("output", { ariaLive: "polite" });

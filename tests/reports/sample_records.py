@@ -233,5 +233,7 @@ def rehearsal_record(*, failing: bool = False) -> Record:
 
 def truncated_record() -> Record:
     whole = mixed_record()
-    rows = [row if i < 40 else RowResult(row.id, Verdict.UNTESTED, reason="no record") for i, row in enumerate(whole.rows)]
+    rows = [
+        row if i < 40 else RowResult(row.id, Verdict.UNTESTED, reason="no record") for i, row in enumerate(whole.rows)
+    ]
     return Record(whole.header, rows, None)
