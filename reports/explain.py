@@ -300,5 +300,5 @@ def _rise(series: Sequence[int], warm_up: int) -> str:
     if not settled:
         return "not observed"
     change = settled[-1] - settled[0]
-    sign = "+" if change > 0 else "−" if change < 0 else "±"
+    sign = "+" if change > 0 else "\N{MINUS SIGN}" if change < 0 else "±"
     return f"{file_size(settled[0])} → {file_size(settled[-1])} ({sign}{file_size(abs(change))} after warm-up)"

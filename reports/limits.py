@@ -8,13 +8,10 @@ from reports.summary import Summary
 from reports.text import plural
 
 _ALWAYS = (
-    "Survival is not proof. Each test could have failed and did not; the next one may.",
-    "Nothing outside the 100 criteria: batching and concurrent requests, sampling quality at temperature, "
-    "long contexts beyond those tried, several GPUs, quantised formats, other architectures than the model's.",
-    "The model's knowledge and safety. A behavioural test asks whether the engine computes the model right, "
-    "not whether the model is right.",
-    "Other machines. Speed and memory were measured on the machine named above, in the state named above, "
-    "and hold for no other GPU, driver or load.",
+    "That survival is proof. Each test could have failed and did not; the next one may.",
+    "Anything outside the criteria: batching, concurrent requests, several GPUs, other architectures, energy.",
+    "What the model knows. A behavioural test asks whether the engine computes it right, not whether it is right.",
+    "Other machines. Speed and memory hold for the machine named above and for no other GPU, driver or load.",
     "Rare faults. Each finding states the smallest effect that its rule can detect; below it, nothing is said.",
 )
 _OF_MODEL = {

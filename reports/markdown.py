@@ -84,7 +84,7 @@ def _undecided(summary: Summary, verdict: Verdict) -> str:
     if not entries:
         return ""
     ranked = reasons(entries)
-    lines = [f"- {count} × {code_span(reason)}" for reason, count in ranked[:_SHOWN_REASONS]]
+    lines = [f"- {count} \N{MULTIPLICATION SIGN} {code_span(reason)}" for reason, count in ranked[:_SHOWN_REASONS]]
     lines += [f"- and {len(ranked) - _SHOWN_REASONS} other reasons"] if len(ranked) > _SHOWN_REASONS else []
     title = f"{GLYPH[verdict]} {len(entries)} {verdict.value.lower()}"
     return f"<details><summary>{title}</summary>\n\n" + "\n".join(lines) + "\n\n</details>"

@@ -61,7 +61,7 @@ def _(observation: Growth, finding: Finding | None) -> str:
     witness = _changes(observation.witness, start)
     extremes = [0, *account, *witness]
     x = Scale(0, length, _LEFT, _RIGHT - 130)
-    y = Scale(min(extremes), max(max(extremes), min(extremes) + 1), 136, 22)
+    y = Scale(min(extremes), max(*extremes, min(extremes) + 1), 136, 22)
     body = [rect(_LEFT, 14, x(start) - _LEFT, 130, "warm-up"), label(_LEFT + 4, 26, "warm-up", css="quiet")]
     body += [line(_LEFT, y(0), x(length), y(0), "axis")]
     body += [path(_staircase(x, y, series), css) for series, css in ((witness, "witness"), (account, "account"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import groupby
@@ -232,9 +233,9 @@ def _embedded(record: Record) -> Markup | None:
     raw = msgspec.json.encode(record).decode()
     if len(raw) > _MAX_EMBEDDED_RECORD:
         return None
-    for character in "<>&\u2028\u2029":
-        raw = raw.replace(character, f"\\u{ord(character):04x}")
-    return Markup(raw)  # noqa: S704 the five characters above are all that HTML and JavaScript care about
+    escapes = {ord(character): json.dumps(character)[1:-1] for character in text.hidden(raw)}
+    escapes |= {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
+    return Markup(raw.translate(escapes))  # noqa: S704 no tag, comment or entity can begin without these three
 
 
 def _picture(point: Any, entry: Entry, detail: Detail) -> Markup:

@@ -20,7 +20,7 @@ GLYPH: dict[Verdict, str] = {
     Verdict.FALSIFIED: "✗",
     Verdict.WARNING: "!",
     Verdict.INCONCLUSIVE: "?",
-    Verdict.UNTESTED: "–",
+    Verdict.UNTESTED: "\N{EN DASH}",
     Verdict.ERROR: "E",
 }
 READING_ORDER = (
@@ -31,7 +31,7 @@ READING_ORDER = (
     Verdict.UNTESTED,
     Verdict.CORROBORATED,
 )
-_UNKNOWN_SECTION = Section("unknown", "–", "Not in this catalogue")
+_UNKNOWN_SECTION = Section("unknown", "?", "Not in this catalogue")
 _EXIT_MEANING = {
     ExitCode.OPEN: "open",
     ExitCode.FALSIFIED: "shut, exit code 1 (falsified)",
@@ -136,7 +136,7 @@ def _join(record: Record, catalogue: Catalogue) -> tuple[Entry, ...]:
         Entry(
             row,
             catalogue.section(row.section),
-            results.pop(row.id, None) or RowResult(row.id, Verdict.UNTESTED, reason=absent),
+            results.pop(row.id, RowResult(row.id, Verdict.UNTESTED, reason=absent)),
         )
         for row in catalogue.rows
     ]
@@ -186,23 +186,22 @@ def _headline(record: Record, verdict: Verdict, results: list[RowResult]) -> str
 def _claim(record: Record, verdict: Verdict, results: list[RowResult]) -> str:
     total = len(results)
     number = sum(result.verdict is verdict for result in results)
-    rehearsal_failed = [result.id for result in results if result.rehearsed is Rehearsed.FAILED]
-    if verdict is Verdict.FALSIFIED:
-        return f"Falsified: {number} of {total} tests violated {'its' if number == 1 else 'their'} criterion."
-    if verdict is Verdict.ERROR:
-        return f"No verdict: the harness failed on {number} of {total} tests."
-    if rehearsal_failed:
-        return f"The CPU path failed in {plural(len(rehearsal_failed), 'test')} that a GPU would be judged by."
-    if record.truncated:
+    rehearsal_failed = sum(result.rehearsed is Rehearsed.FAILED for result in results)
+    decided = verdict in {Verdict.FALSIFIED, Verdict.ERROR}
+    if rehearsal_failed and not decided:
+        return f"The CPU path failed in {plural(rehearsal_failed, 'test')} that a GPU would be judged by."
+    if record.truncated and not decided:
         return f"No verdict: the record is truncated, {number} of {total} tests have no result."
-    if verdict is Verdict.UNTESTED:
-        corroborated = sum(result.verdict is Verdict.CORROBORATED for result in results)
-        return f"Not shown: {number} of {total} tests did not take place; {corroborated} were survived."
-    if verdict is Verdict.INCONCLUSIVE:
-        return f"Not decided: {number} of {total} measurements say nothing either way."
-    if verdict is Verdict.WARNING:
-        return f"Survived: nothing is falsified, {plural(number, 'warning')} in {total} tests."
-    return f"Survived: all {total} tests were run and none falsified the claim."
+    survived = sum(result.verdict is Verdict.CORROBORATED for result in results)
+    their = "its" if number == 1 else "their"
+    return {
+        Verdict.FALSIFIED: f"Falsified: {number} of {total} tests violated {their} criterion.",
+        Verdict.ERROR: f"No verdict: the harness failed on {number} of {total} tests.",
+        Verdict.UNTESTED: f"Not shown: {number} of {total} tests did not take place; {survived} were survived.",
+        Verdict.INCONCLUSIVE: f"Not decided: {number} of {total} measurements say nothing either way.",
+        Verdict.WARNING: f"Survived: nothing is falsified, {plural(number, 'warning')} in {total} tests.",
+        Verdict.CORROBORATED: f"Survived: all {total} tests were run and none falsified the claim.",
+    }[verdict]
 
 
 def _detail(results: list[RowResult]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +29,8 @@ STYLE: dict[Verdict, str] = {
     Verdict.UNTESTED: "dim",
     Verdict.ERROR: "bold magenta",
 }
-_ASCII_GLYPH = {"✓": "+", "✗": "x", "–": "-"}
+_ASCII_GLYPH = {"✓": "+", "✗": "x", "\N{EN DASH}": "-"}
+_CI_COMMAND = re.compile(r"^(\s*)(::|##\[)", re.MULTILINE)
 _MOST_FAILURES = 40
 _MOST_REASONS = 8
 
@@ -137,9 +139,10 @@ def _say(console: Console, words: str, style: str = "", indent: int = 0, *, whol
 
 
 def showable(words: str, console: Console) -> str:
-    """The words with nothing invisible in them, and nothing that the output's encoding lacks."""
+    """The words with nothing invisible in them, nothing that the output's encoding lacks, no command to a CI runner."""
     encoding = console.encoding or "ascii"
-    return visible(words).encode(encoding, "backslashreplace").decode(encoding, "replace")
+    words = _CI_COMMAND.sub(r"\1\\\2", visible(words))
+    return words.encode(encoding, "backslashreplace").decode(encoding, "replace")
 
 
 def _can_show(sign: str, console: Console) -> bool:

@@ -26,7 +26,12 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(character if _shown(character) else _spelled(character) for character in text)
+    return text.translate({ord(character): _spelled(character) for character in hidden(text)})
+
+
+def hidden(text: str) -> set[str]:
+    """The characters of the text that a reader could not see, newline and tab excepted."""
+    return {character for character in set(text) if not _shown(character)}
 
 
 def _shown(character: str) -> bool:

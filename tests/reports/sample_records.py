@@ -39,7 +39,8 @@ from conformance.verdicts import ExitCode, Verdict, roll_up
 
 HOSTILE = (
     '</script><script>alert("pwned")</script><img src=x onerror=alert(1)> \x00\x1b[31mred\x1b[0m\x07 '
-    "\u202egnp.exe\u202c \ufeff\u200b & ]]> {{ 7*7 }} [bold]x[/bold] `tick` | pipe\n::error::injected\nשלום עולם"
+    "\u202egnp.exe\u202c \ufeff\u200b & ]]> {{ 7*7 }} [bold]x[/bold] `tick` | pipe"
+    "\n::error::injected\n\u05e9\u05dc\u05d5\u05dd"
 )
 CATALOGUE = load_catalogue()
 COUNTER_EXAMPLE = (58).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}   ' + bytes(12)
@@ -96,7 +97,7 @@ def cases(failures: bool) -> Cases:
 
 
 SPECIAL: dict[str, list[Observation]] = {
-    "F-BUILD-001": [Equal(name="starts", expected=True, observed=True), Equal(name="cuda", expected=True, observed=True)],
+    "F-BUILD-001": [Equal(name=name, expected=True, observed=True) for name in ("starts", "cuda")],
     "F-CUDA-012": [
         Equal(
             name="error",
@@ -128,7 +129,7 @@ SPECIAL: dict[str, list[Observation]] = {
     "F-PERF-081": [Undecided(name="rate", reason="another process used the GPU during 7 of 20 runs")],
     "F-PERF-086": [Measured(name="exact", value=4.25, unit="ms")],
 }  # fmt: skip
-SELDOM = [Equal(name="right", expected="hello, world", observed="hello, world")]
+SELDOM: list[Observation] = [Equal(name="right", expected="hello, world", observed="hello, world")]
 
 
 def result_of(row: Row, *, gpu: bool = True, reference: bool = False) -> RowResult:
