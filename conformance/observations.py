@@ -129,6 +129,4 @@ class Failed(Observed, frozen=True, kw_only=True, tag="failed"):
     detail: str
 
 
-Observation = (
-    Equal | Measured | Sample | Growth | Cases | Tokens | LogitsDistance | Missing | Undecided | Failed
-)
+Observation = Equal | Measured | Sample | Growth | Cases | Tokens | LogitsDistance | Missing | Undecided | Failed

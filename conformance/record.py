@@ -1,4 +1,4 @@
-"""The record of a trial: JSON Lines with a header, one line a row in catalogue order, and a footer.
+"""The record of a trial: JSON Lines with a header, one line a row as it ends, and a footer.
 
 Fail-closed: the header fixes the expected rows before the run; a missing footer means truncated; a row without
 a line is UNTESTED("no record"); a row twice, an unknown row or an undecodable line is a `BrokenRecord`.

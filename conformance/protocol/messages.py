@@ -52,7 +52,7 @@ class ErrorKind(StrEnum):
     INTERNAL = "internal"
 
 
-class ErrorData(Message):
+class ErrorData(Message, frozen=True):
     """The `data` of a JSON-RPC error: the kind, the engine's own type name, and the fields it carries."""
 
     kind: ErrorKind
@@ -60,7 +60,7 @@ class ErrorData(Message):
     fields: dict[str, Any] = {}
 
 
-class RpcError(Message):
+class RpcError(Message, frozen=True):
     """The `error` member of a response."""
 
     code: int
@@ -68,32 +68,30 @@ class RpcError(Message):
     data: ErrorData | None = None
 
 
-class Request(Message):
-    """One call; `params` is decoded by the method's own type."""
+class Request(Message, frozen=True, tag_field="jsonrpc", tag="2.0"):
+    """One call; `params` is decoded by the method's own type, and absent means no fields."""
 
     id: int
     method: str
-    params: msgspec.Raw = msgspec.Raw(b"{}")
-    jsonrpc: str = "2.0"
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class Response(Message):
-    """One answer: exactly one of `result` and `error` is present."""
+class Response(Message, frozen=True, tag_field="jsonrpc", tag="2.0"):
+    """One answer: exactly one of `result` and `error` is present; `id` is None if the request was unreadable."""
 
-    id: int
-    result: msgspec.Raw | None = None
+    id: int | None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: RpcError | None = None
-    jsonrpc: str = "2.0"
 
 
-class Empty(Message):
+class Empty(Message, frozen=True):
     """No fields."""
 
 
 # --- session ------------------------------------------------------------------------------------------
 
 
-class Initialize(Message):
+class Initialize(Message, frozen=True):
     """First call of a session. `run_dir` is the only directory the driver may write tensors to."""
 
     run_dir: str
@@ -102,7 +100,7 @@ class Initialize(Message):
     threads: int | None = None
 
 
-class EngineInfo(Message):
+class EngineInfo(Message, frozen=True):
     """Who is on trial, what it offers, and in which precision it multiplies F32 (ieee_f32, tf32, bf16)."""
 
     name: str
@@ -112,7 +110,7 @@ class EngineInfo(Message):
     language: str = ""
 
 
-class Ping(Message):
+class Ping(Message, frozen=True):
     """Echoed as it is; measures the protocol itself."""
 
     payload: str = ""
@@ -121,7 +119,7 @@ class Ping(Message):
 # --- tensors ------------------------------------------------------------------------------------------
 
 
-class TensorData(Message):
+class TensorData(Message, frozen=True):
     """A tensor as a raw little-endian file inside the run directory; dtype in the format's spelling."""
 
     path: str
@@ -131,7 +129,7 @@ class TensorData(Message):
     sha256: str
 
 
-class TensorEntry(Message):
+class TensorEntry(Message, frozen=True):
     """A tensor as the engine's own header reader sees it; offsets relative to the data section."""
 
     name: str
@@ -144,26 +142,26 @@ class TensorEntry(Message):
 # --- file: opening and reading are two calls, so that a file can be changed between them ---------------
 
 
-class FileOpen(Message):
+class FileOpen(Message, frozen=True):
     """Open a SafeTensors file (or another format that the engine reads, by its content)."""
 
     path: str
 
 
-class Handle(Message):
+class Handle(Message, frozen=True):
     """Something the engine holds for us until it is closed, freed, dropped or unloaded."""
 
     handle: int
 
 
-class FileContents(Message):
+class FileContents(Message, frozen=True):
     """Names, dtypes and shapes in the file, and `__metadata__` exactly (absent is empty)."""
 
     tensors: list[TensorEntry]
     metadata: dict[str, str] = {}
 
 
-class FileRead(Message):
+class FileRead(Message, frozen=True):
     """Read one tensor's bytes without any conversion."""
 
     handle: int
@@ -173,7 +171,7 @@ class FileRead(Message):
 # --- device -------------------------------------------------------------------------------------------
 
 
-class DeviceInfo(Message):
+class DeviceInfo(Message, frozen=True):
     """One device as the engine reports it; compared with NVML for the same PCI device."""
 
     index: int
@@ -182,27 +180,27 @@ class DeviceInfo(Message):
     pci_bus_id: str = ""
 
 
-class DeviceList(Message):
+class DeviceList(Message, frozen=True):
     """All devices the engine can see, in its own order."""
 
     devices: list[DeviceInfo]
 
 
-class DeviceOpen(Message):
+class DeviceOpen(Message, frozen=True):
     """Open the device with this ordinal; `backend` is `cuda`, or `cpu` (ordinal 0) for a rehearsal."""
 
     index: int
     backend: str = "cuda"
 
 
-class DeviceOpened(Message):
+class DeviceOpened(Message, frozen=True):
     """A handle on an opened device, and what it is."""
 
     handle: int
     info: DeviceInfo
 
 
-class DeviceMemory(Message):
+class DeviceMemory(Message, frozen=True):
     """Free and total bytes of the device; `allocated_bytes` is the engine's own account of live bytes."""
 
     free_bytes: int
@@ -210,21 +208,21 @@ class DeviceMemory(Message):
     allocated_bytes: int = 0
 
 
-class Allocate(Message):
+class Allocate(Message, frozen=True):
     """Allocate and touch `nbytes` on an opened device; the result is a handle for `device.free`."""
 
     device: int
     nbytes: int
 
 
-class Enqueue(Message):
+class Enqueue(Message, frozen=True):
     """Queue work that keeps the device busy for at least `milliseconds`, and return without waiting."""
 
     device: int
     milliseconds: float
 
 
-class CopyAcrossStreams(Message):
+class CopyAcrossStreams(Message, frozen=True):
     """Send `data` through `hops` new streams, each ordered after the last by an event; answer what arrives."""
 
     device: int
@@ -232,7 +230,7 @@ class CopyAcrossStreams(Message):
     hops: int = 2
 
 
-class MatMul(Message):
+class MatMul(Message, frozen=True):
     """Product of two 2-D tensors on the device through the engine's BLAS."""
 
     device: int
@@ -243,7 +241,7 @@ class MatMul(Message):
 # --- storage ------------------------------------------------------------------------------------------
 
 
-class Upload(Message):
+class Upload(Message, frozen=True):
     """Copy host tensors to the device. `asynchronous` returns after queueing; `device.synchronize` completes."""
 
     device: int
@@ -252,13 +250,13 @@ class Upload(Message):
     asynchronous: bool = False
 
 
-class Handles(Message):
+class Handles(Message, frozen=True):
     """One handle per tensor, in order."""
 
     handles: list[int]
 
 
-class Stage(Message):
+class Stage(Message, frozen=True):
     """Read tensors into host memory (page-locked if `pinned`) ahead of a timed `storage.upload_staged`."""
 
     device: int
@@ -266,7 +264,7 @@ class Stage(Message):
     pinned: bool = True
 
 
-class UploadStaged(Message):
+class UploadStaged(Message, frozen=True):
     """Copy staged input to the device `repeat` times into the same buffers and synchronise once at the end.
 
     From outside, the difference of two counts isolates the transfer.
@@ -276,20 +274,20 @@ class UploadStaged(Message):
     repeat: int = 1
 
 
-class Convert(Message):
+class Convert(Message, frozen=True):
     """Widen a stored F16 or BF16 tensor to F32 on its device; the result is a new handle."""
 
     handle: int
     dtype: str
 
 
-class Drop(Message):
+class Drop(Message, frozen=True):
     """Release stored tensors or buffers."""
 
     handles: list[int]
 
 
-class Account(Message):
+class Account(Message, frozen=True):
     """The engine's own account: bytes and count of live storages, and the rounding it applies to each."""
 
     live_bytes: int
@@ -297,14 +295,14 @@ class Account(Message):
     rounding_bytes: int = 1
 
 
-class LoadFile(Message):
+class LoadFile(Message, frozen=True):
     """Load every tensor of a file onto the device: the role of `SafeTensorsCudaLoader`."""
 
     device: int
     path: str
 
 
-class StoredTensor(Message):
+class StoredTensor(Message, frozen=True):
     """One loaded tensor and the handle of its storage."""
 
     handle: int
@@ -312,7 +310,7 @@ class StoredTensor(Message):
     shape: list[int]
 
 
-class LoadedFile(Message):
+class LoadedFile(Message, frozen=True):
     """What the loader made of a file; `type_name` is the qualified type of one storage."""
 
     tensors: dict[str, StoredTensor]
@@ -322,7 +320,7 @@ class LoadedFile(Message):
 # --- model and generation -----------------------------------------------------------------------------
 
 
-class ModelLoad(Message):
+class ModelLoad(Message, frozen=True):
     """Load a checkpoint: a directory or a file in one. `device` is `cpu` or `cuda:N`; dtype None keeps the file's."""
 
     path: str
@@ -330,7 +328,7 @@ class ModelLoad(Message):
     dtype: str | None = None
 
 
-class ModelConfig(Message):
+class ModelConfig(Message, frozen=True):
     """The fields of config.json that decide what is computed, as the engine understood them."""
 
     architecture: str
@@ -350,7 +348,7 @@ class ModelConfig(Message):
     dtype: str = ""
 
 
-class ModelLoaded(Message):
+class ModelLoaded(Message, frozen=True):
     """The loaded model; type names are what `SafeTensorsCudaModel` and `CudaStorage` resolved to."""
 
     handle: int
@@ -361,60 +359,60 @@ class ModelLoaded(Message):
     weight_bytes: int
 
 
-class TensorList(Message):
+class TensorList(Message, frozen=True):
     """Every weight that the loaded model holds, under the checkpoint's names."""
 
     tensors: list[TensorEntry]
 
 
-class Encode(Message):
+class Encode(Message, frozen=True):
     """Tokenize plain text without adding special tokens."""
 
     model: int
     text: str
 
 
-class TokenIds(Message):
+class TokenIds(Message, frozen=True):
     """A sequence of token ids."""
 
     ids: list[int]
 
 
-class Decode(Message):
+class Decode(Message, frozen=True):
     """Turn ids into text, leaving special tokens out."""
 
     model: int
     ids: list[int]
 
 
-class Text(Message):
+class Text(Message, frozen=True):
     """A piece of text."""
 
     text: str
 
 
-class ChatMessage(Message):
+class ChatMessage(Message, frozen=True):
     """One turn of a conversation."""
 
     role: str
     content: str
 
 
-class Render(Message):
+class Render(Message, frozen=True):
     """Apply the checkpoint's chat template, with the generation prompt."""
 
     model: int
     messages: list[ChatMessage]
 
 
-class Rendered(Message):
+class Rendered(Message, frozen=True):
     """The prompt as text and as the ids that are fed to the model."""
 
     text: str
     ids: list[int]
 
 
-class Generate(Message):
+class Generate(Message, frozen=True):
     """Generate from exactly one of `prompt_ids`, `prompt` (raw text) and `messages` (through the template).
 
     `temperature` 0 is greedy, lowest index first among equal maxima. `repeat` runs the same request that many
@@ -432,7 +430,7 @@ class Generate(Message):
     repeat: int = 1
 
 
-class Generation(Message):
+class Generation(Message, frozen=True):
     """New ids only (the stop id is left out), their text, and why generation ended: `stop` or `length`.
 
     `positions` counts the token positions pushed through the model for this request, where the engine can tell.
@@ -447,7 +445,7 @@ class Generation(Message):
     positions: int | None = None
 
 
-class Logits(Message):
+class Logits(Message, frozen=True):
     """Teacher-forced logits of the last `last` positions of `ids` (all when None), as F32 [n, vocab]."""
 
     model: int

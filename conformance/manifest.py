@@ -1,0 +1,132 @@
+"""Engine manifests (TOML): how to start, build, lint and document an engine, and what its roles are called."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+ENGINES_DIRECTORY = Path(__file__).with_name("engines")
+
+
+class UnknownEngine(Exception):
+    """No manifest of this name comes with the project and no file of this path exists."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        self.name = name
+        super().__init__(f"no engine {name!r}: give the path of a manifest, or one of {', '.join(known)}")
+
+
+class BrokenManifest(Exception):
+    """A manifest that cannot be read; the message names the file and the field."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path, self.cause = path, cause
+        super().__init__(f"{path}: {cause}")
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all tables: a misspelt key is an error."""
+
+
+class EngineTable(_Table, frozen=True):
+    """Who the engine is; `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16."""
+
+    name: str
+    version: str = ""
+    language: str = "python"
+    precision: str = "ieee_f32"
+    reference: bool = False
+
+
+class DriverTable(_Table, frozen=True):
+    """How its driver process is started. `{python}` and `{manifest_dir}` are filled in."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+    startup_timeout_s: float = 60.0
+
+
+class SourceTable(_Table, frozen=True):
+    """Where its sources lie, relative to the manifest; `include` are glob patterns of what belongs to the engine."""
+
+    root: str
+    include: list[str] = ["**/*.py"]
+    language: str = "python"
+
+
+class CommandTable(_Table, frozen=True):
+    """A command run in an exported copy of the sources, and where its result lies."""
+
+    command: list[str]
+    artefact: str = ""
+    timeout_s: float = 300.0
+
+
+class CliTable(_Table, frozen=True):
+    """The command line that fills the role of `apr`."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+
+
+class Manifest(_Table, frozen=True):
+    """Everything the harness knows about an engine before it is started."""
+
+    engine: EngineTable
+    driver: DriverTable | None = None
+    roles: dict[str, str] = {}
+    source: SourceTable | None = None
+    build: CommandTable | None = None
+    lint: CommandTable | None = None
+    docs: CommandTable | None = None
+    tests: CommandTable | None = None
+    cli: CliTable | None = None
+
+
+class LoadedManifest(msgspec.Struct, frozen=True):
+    """A manifest, the file it came from and that file's hash."""
+
+    manifest: Manifest
+    path: Path
+    sha256: str
+
+    def filled(self, command: list[str], **extra: str) -> list[str]:
+        """The command with `{python}`, `{manifest_dir}` and extra placeholders filled in."""
+        values = {"python": sys.executable, "manifest_dir": str(self.path.parent), **extra}
+        return [_fill(word, values) for word in command]
+
+
+def _fill(word: str, values: dict[str, str]) -> str:
+    for key, value in values.items():
+        word = word.replace("{" + key + "}", value)
+    return word
+
+
+def known_engines() -> list[str]:
+    """Names of the manifests that come with the project."""
+    return sorted(path.stem for path in ENGINES_DIRECTORY.glob("*.toml"))
+
+
+def load_manifest(name: str) -> LoadedManifest:
+    """Read the manifest of a shipped engine (`reference`) or of a file (`my-engine.toml`).
+
+    Raises:
+        UnknownEngine: neither a shipped name nor a file.
+        BrokenManifest: not TOML, a missing or unknown field, a wrong type.
+    """
+    path = Path(name) if name.endswith(".toml") or "/" in name else ENGINES_DIRECTORY / f"{name}.toml"
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UnknownEngine(name, known_engines()) from error
+    try:
+        table: dict[str, Any] = tomllib.loads(raw.decode())
+        manifest = msgspec.convert(table, Manifest)
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BrokenManifest(path, str(error)) from error
+    return LoadedManifest(manifest, path.resolve(), hashlib.sha256(raw).hexdigest())

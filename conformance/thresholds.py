@@ -1,0 +1,65 @@
+"""Every number a verdict depends on, read from `thresholds.toml`; its hash is in every record."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+THRESHOLDS_PATH = Path(__file__).with_name("thresholds.toml")
+Relation = Literal["<", "<=", ">", ">=", "=="]
+
+
+class MissingThreshold(Exception):
+    """An observation that needs a limit has none; nothing can be judged by a number that is not written down."""
+
+    def __init__(self, row: str, name: str, field: str) -> None:
+        self.row, self.name, self.field = row, name, field
+        super().__init__(f"thresholds have no `{field}` for {row} {name}")
+
+
+class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The numbers behind one observation of one row; which of them are needed depends on its kind.
+
+    `alpha` is the row's error rate for FALSIFIED and for CORROBORATED alike; `looks` the run counts at which a
+    sequential rule may stop; `max_sd` the largest spread (of logarithms) at which it may decide at all.
+    """
+
+    reason: str
+    relation: Relation = "<="
+    limit: float | None = None
+    unit: str = ""
+    alpha: float | None = None
+    looks: tuple[int, ...] = ()
+    max_sd: float | None = None
+    max_abs: float | None = None
+    min_cosine: float | None = None
+    tie_margin: float | None = None
+    max_ties: int | None = None
+    min_examples: int | None = None
+    min_classes: int | None = None
+    max_growth: int | None = None
+
+
+class Thresholds(msgspec.Struct, frozen=True):
+    """All limits by row and observation name, and the hash of the file they were read from."""
+
+    rows: dict[str, dict[str, Limit]]
+    sha256: str
+
+    def limit(self, row: str, name: str) -> Limit | None:
+        """The limit for an observation; `roundtrip/F16` falls back to `roundtrip`."""
+        table = self.rows.get(row, {})
+        return table.get(name) or table.get(name.split("/", 1)[0])
+
+
+@cache
+def load_thresholds(path: Path = THRESHOLDS_PATH) -> Thresholds:
+    """Read and validate the thresholds file."""
+    raw = path.read_bytes()
+    rows = msgspec.convert(tomllib.loads(raw.decode()), dict[str, dict[str, Limit]])
+    return Thresholds(rows, hashlib.sha256(raw).hexdigest())

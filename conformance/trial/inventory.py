@@ -1,0 +1,73 @@
+"""Which row has which check, read from the syntax trees of `checks/`, before pytest is started."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from conformance.catalogue import Catalogue
+
+CHECKS_DIRECTORY = Path(__file__).resolve().parent.parent.parent / "checks"
+_CHECK_NAME = re.compile(r"test_f_[a-z]+_\d{3}")
+
+
+class CatalogueMismatch(Exception):
+    """Checks and rows are not one to one; running would leave a hole that looks like a pass."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("checks and catalogue disagree: " + "; ".join(self.problems))
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where a check stands."""
+
+    file: str
+    line: int
+
+
+def inventory(catalogue: Catalogue, directory: Path = CHECKS_DIRECTORY) -> dict[str, Place]:
+    """The check of each written row.
+
+    Raises:
+        CatalogueMismatch: a check without a row, a row with two checks, a row that lists observations without a
+            check, or a check whose row lists none.
+    """
+    rows = {row.function: row for row in catalogue.rows}
+    found: dict[str, Place] = {}
+    problems: list[str] = []
+    for path in sorted(directory.glob("test_*.py")):
+        for name, line in _tests(path):
+            row = rows.get(name)
+            if row is None or not _CHECK_NAME.fullmatch(name):
+                problems.append(f"{path.name}:{line} {name} has no row")
+            elif row.id in found:
+                problems.append(f"{path.name}:{line} is a second check for {row.id}")
+            else:
+                found[row.id] = Place(path.name, line)
+    problems += [
+        f"{row.id} lists observations but has no check" for row in catalogue.rows if _hole(row.id, found, row.written)
+    ]
+    problems += [
+        f"{row_id} has a check but lists no observations" for row_id in found if not catalogue.row(row_id).written
+    ]
+    if problems:
+        raise CatalogueMismatch(problems)
+    return found
+
+
+def _hole(row_id: str, found: dict[str, Place], written: bool) -> bool:
+    return written and row_id not in found
+
+
+def _tests(path: Path) -> list[tuple[str, int]]:
+    tree = ast.parse(path.read_bytes(), filename=str(path))
+    return [
+        (node.name, node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    ]

@@ -1,0 +1,89 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from conformance.protocol import guard
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HARNESS = """
+import sys
+from pathlib import Path
+from conformance.protocol.client import Engine, Launch
+from conformance.protocol.messages import Ping
+command = [sys.executable, "-I", "-S", {driver!r}, {name!r}]
+engine = Engine(Launch(command, {{}}, Path("."), Path(".")))
+engine.info
+print("ready", flush=True)
+if {name!r} != "hang":
+    engine.call("ping", Ping())
+    print("detached", flush=True)
+    sys.stdin.read()
+engine.call("ping", Ping())
+"""
+
+
+def lives(process):
+    """Not gone; a zombie that only waits for init is gone."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+@pytest.mark.parametrize(("name", "family"), [("hang", 2), ("detach", 3), ("stubborn", 2)])
+def test_a_killed_harness_leaves_nothing(tmp_path, name, family, number):
+    driver = str(ROOT / "tests" / "drivers" / "hostile.py")
+    code = HARNESS.format(driver=driver, name=name)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as harness:
+        assert harness.stdout.readline() == b"ready\n"
+        if name == "detach":
+            assert harness.stdout.readline() == b"detached\n"
+        time.sleep(0.1)
+        children = psutil.Process(harness.pid).children(recursive=True)
+        assert len(children) >= family
+        harness.send_signal(number)
+        harness.wait(5)
+        deadline = time.monotonic() + 2
+        while any(map(lives, children)) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not any(map(lives, children))
+
+
+def test_an_order_survives_the_journey():
+    command, cwd = ["a b", "", "ü", "x=y\n", "\udcff"], "/tmp/ö"
+    env = {"A": "1=2", "EMPTY": "", "N": "a\nb"}
+    order = guard.encode_order(command, cwd, env)
+    assert int.from_bytes(order[:8], "big") == len(order) - 8
+    assert guard.decode_order(order[8:]) == (command, cwd, env)
+
+
+def test_a_nul_cannot_be_ordered():
+    with pytest.raises(ValueError, match="NUL"):
+        guard.encode_order(["a\0b"], "/", {})
+
+
+def test_descendants_are_found_whatever_their_names(tmp_path):
+    odd = tmp_path / ") 1 (x"
+    odd.symlink_to("/bin/sleep")
+    with subprocess.Popen(["/bin/sh", "-c", f"'{odd}' 30 & wait"]) as shell:
+        deadline = time.monotonic() + 5
+        while len(guard.descendants(os.getpid())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found = guard.descendants(os.getpid())
+        names = {psutil.Process(pid).name() for pid in found}
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+    assert shell.pid in found
+    assert odd.name in names
