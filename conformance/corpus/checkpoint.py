@@ -93,11 +93,15 @@ def fingerprint(directory: Path) -> Fingerprint:
     weights = weight_files(directory)
     if not (directory / "config.json").is_file():
         raise CheckpointInvalid(directory, "no config.json in this directory")
-    side = [directory / name for name in _SIDE_FILES if (directory / name).is_file()]
     digest = hashlib.sha256()
-    for path in sorted({*weights, *side}):
+    for path in sorted({*weights, *side_files(directory)}):
         digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return Fingerprint(digest.hexdigest(), sum(path.stat().st_size for path in weights))
+
+
+def side_files(directory: Path) -> list[Path]:
+    """Configuration, tokenizer, template and index, as far as they are there."""
+    return [directory / name for name in _SIDE_FILES if (directory / name).is_file()]
 
 
 def file_sha256(path: Path) -> str:

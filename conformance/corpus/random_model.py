@@ -8,15 +8,18 @@ rope theta 1e6, a vocabulary padded beyond the tokenizer, two eos ids, tied embe
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-SEED = 15
+from conformance.corpus.seeded_weights import Gains, qwen2_plans, seeded_values, spread
+from conformance.corpus.weights_file import write_tensors
+
+SEED = 11
 TOKENIZER_SIZE = 416
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CONFIG: dict[str, Any] = {
@@ -56,7 +59,20 @@ _WORDS = Regex(
 )
 _TEXT = Path(__file__).with_name("tokenizer_text.txt")
 
-Weights = dict[str, npt.NDArray[np.float32]]
+# Each layer changes the residual stream more than it finds in it, so that greedy output depends on the context
+# instead of repeating the last token; margins are of order one.
+GAINS = Gains(
+    embedding=0.35,
+    query_key=1.8,
+    value=2.0,
+    output=1.0,
+    gate=1.5,
+    up=1.0,
+    down=2.0,
+    query_key_bias=0.7,
+    value_bias=0.2,
+    final_norm=2.0,
+)
 
 
 def write_random_model(directory: Path, seed: int = SEED) -> None:
@@ -64,8 +80,7 @@ def write_random_model(directory: Path, seed: int = SEED) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = _train_tokenizer()
     tokenizer.save(str(directory / "tokenizer.json"))
-    content = save(random_weights(tokenizer, seed), metadata={"format": "pt"})
-    (directory / "model.safetensors").write_bytes(content)
+    write_tensors(directory / "model.safetensors", _weights(tokenizer, seed))
     eos_ids = [tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")]
     _write_json(directory / "config.json", CONFIG)
     _write_json(
@@ -110,56 +125,26 @@ def _train_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def random_weights(tokenizer: Tokenizer, seed: int = SEED) -> Weights:
-    """Seeded F32 weights under the checkpoint's names, [out, in] as the format has them.
-
-    Gains are chosen so that each layer changes the residual stream about as much as it finds in it: greedy
-    output then depends on the context instead of repeating the last token, with margins of order one.
-    """
-    generator = np.random.Generator(np.random.PCG64(seed))
-    hidden, ffn = CONFIG["hidden_size"], CONFIG["intermediate_size"]
-    kv = hidden * CONFIG["num_key_value_heads"] // CONFIG["num_attention_heads"]
+def _weights(tokenizer: Tokenizer, seed: int) -> dict[str, npt.NDArray[np.float32]]:
+    plans = qwen2_plans(CONFIG)
     weights = {
-        "model.embed_tokens.weight": _embedding(generator, tokenizer),
-        "model.norm.weight": _normal(generator, (hidden,), 0.2) + np.float32(2),
+        name: seeded_values(name, 0, math.prod(plan.shape), spread(name, plan.shape, GAINS), seed).reshape(plan.shape)
+        for name, plan in plans.items()
     }
-    for layer in range(CONFIG["num_hidden_layers"]):
-        prefix = f"model.layers.{layer}."
-        gains = {
-            "self_attn.q_proj": ((hidden, hidden), 1.8),
-            "self_attn.k_proj": ((kv, hidden), 1.8),
-            "self_attn.v_proj": ((kv, hidden), 2.0),
-            "self_attn.o_proj": ((hidden, hidden), 1.0),
-            "mlp.gate_proj": ((ffn, hidden), 1.5),
-            "mlp.up_proj": ((ffn, hidden), 1.0),
-            "mlp.down_proj": ((hidden, ffn), 2.0),
-        }
-        for name, (shape, gain) in gains.items():
-            weights[f"{prefix}{name}.weight"] = _normal(generator, shape, gain / shape[1] ** 0.5)
-        for name, (width, scale) in {"q": (hidden, 0.7), "k": (kv, 0.7), "v": (kv, 0.2)}.items():
-            weights[f"{prefix}self_attn.{name}_proj.bias"] = _normal(generator, (width,), scale)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            weights[f"{prefix}{name}.weight"] = _normal(generator, (hidden,), 0.2) + np.float32(1)
+    _quieten(weights["model.embed_tokens.weight"], tokenizer)
     return weights
 
 
-def _normal(generator: np.random.Generator, shape: tuple[int, ...], scale: float) -> npt.NDArray[np.float32]:
-    return generator.standard_normal(shape, dtype=np.float32) * np.float32(scale)
-
-
-def _embedding(generator: np.random.Generator, tokenizer: Tokenizer) -> npt.NDArray[np.float32]:
-    """Rows [vocab, hidden]: faint for tokens that are no text of their own, zero beyond the tokenizer.
+def _quieten(rows: npt.NDArray[np.float32], tokenizer: Tokenizer) -> None:
+    """Make rows [vocab, hidden] faint for tokens that are no text of their own, and zero beyond the tokenizer.
 
     With tied weights a faint row never has the largest logit, so generated text is always valid UTF-8 and
     holds neither control characters nor a turn's beginning, which nobody trained this model to avoid.
     """
-    rows = _normal(generator, (CONFIG["vocab_size"], CONFIG["hidden_size"]), 0.35)
-    for index in range(CONFIG["vocab_size"]):
-        if index >= tokenizer.get_vocab_size():
-            rows[index] = 0
-        elif not _may_be_said(tokenizer, index):
+    rows[tokenizer.get_vocab_size() :] = 0
+    for index in range(tokenizer.get_vocab_size()):
+        if not _may_be_said(tokenizer, index):
             rows[index] *= np.float32(0.1)
-    return rows
 
 
 def _may_be_said(tokenizer: Tokenizer, index: int) -> bool:
