@@ -149,7 +149,8 @@ class Host:
         message = _one_line(str(error)) or type(error).__name__
         if data is None:
             return RpcError(INTERNAL_ERROR, message, ErrorData(ErrorKind.INTERNAL, type(error).__qualname__))
-        return RpcError(ENGINE_ERROR, message, data)
+        fields = {name: _text(value) if isinstance(value, str) else value for name, value in data.fields.items()}
+        return RpcError(ENGINE_ERROR, message, ErrorData(data.kind, data.type, fields))
 
 
 def _convert(request: Request, kind: type[Message]) -> Message:
@@ -200,7 +201,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _one_line(text: str) -> str:
+def _text(text: str) -> str:
     # Names of files that are not UTF-8 come as surrogates, which JSON cannot carry.
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return text.encode("utf-8", "replace").decode()
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(_text(text).split())
     return line if len(line) <= MESSAGE_CHARACTERS else line[:MESSAGE_CHARACTERS] + "…"

@@ -3,13 +3,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from conformance.protocol import guard
-
-from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HARNESS = """
@@ -45,7 +44,11 @@ def test_a_killed_harness_leaves_nothing(tmp_path, name, family, number):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as harness:
         assert harness.stdout.readline() == b"ready\n"
         if name == "detach":
@@ -62,7 +65,7 @@ def test_a_killed_harness_leaves_nothing(tmp_path, name, family, number):
 
 
 def test_an_order_survives_the_journey():
-    command, cwd = ["a b", "", "ü", "x=y\n", "\udcff"], "/tmp/ö"
+    command, cwd = ["a b", "", "ü", "x=y\n", "\udcff"], "/srv/ö"
     env = {"A": "1=2", "EMPTY": "", "N": "a\nb"}
     order = guard.encode_order(command, cwd, env)
     assert int.from_bytes(order[:8], "big") == len(order) - 8
