@@ -75,7 +75,7 @@ def test_the_python_host_passes_every_step(tmp_path):
         (
             "lacks_file",
             ["offers file: file.open", "offers device: device.list", "offers storage: storage.download"],
-            "-32601",
+            "not_supported",
         ),
         ("untyped_refusal", ["offers file: file.open"], "internal"),
         ("opens_anything", ["offers file: file.open", "offers storage: storage.download"], ""),
