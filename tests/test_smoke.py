@@ -69,7 +69,7 @@ def test_the_python_host_passes_every_step(tmp_path):
         ("unknown_precision", ["names a known precision"], "fp8"),
         ("ascii_only", ["echoes ping"], "another payload"),
         ("hangs_up_on_long_lines", ["echoes ping"], "another payload"),
-        ("dies_on_ping", ["echoes ping", "refuses wrong parameters"], "ping is too much"),
+        ("dies_on_ping", ["echoes ping"], "ping is too much"),
         ("answers_unknown", ["refuses an unknown method"], "as if nothing were wrong"),
         ("guesses_parameters", ["refuses wrong parameters"], "as if nothing were wrong"),
         (
