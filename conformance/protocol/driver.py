@@ -164,7 +164,7 @@ class Driver:
 
     def death(self) -> DriverFailure:
         """How a process that is no longer alive ended, as evidence; collects what is left of it."""
-        return self._died("the pause between calls")
+        return self._died("between calls")
 
     def kill(self) -> None:
         """End the process and all its descendants at once."""

@@ -36,15 +36,16 @@ def introduction():
 
 def ping(params):
     payload = params.get("payload", "")
+    if not isinstance(payload, str) and WRONG != "guesses_parameters":
+        raise LookupError(-32602, "invalid_argument")
+    payload = str(payload)
     if WRONG == "dies_on_ping":
         sys.exit("ping is too much")
     if WRONG == "hangs_up_on_long_lines" and len(payload) > 65536:
         payload = payload[:65536]
     if WRONG == "ascii_only":
         payload = payload.encode("ascii", "replace").decode()
-    if not isinstance(payload, str) and WRONG != "guesses_parameters":
-        raise LookupError(-32602, "invalid_argument")
-    return {"payload": str(payload)}
+    return {"payload": payload}
 
 
 def trial(method):

@@ -204,7 +204,7 @@ def test_whatever_is_not_an_answer_is_a_violation(hostile, name, detail):
 
 def test_a_request_that_nobody_can_read_is_a_violation(hostile):
     with Engine(hostile("close_stdin")) as engine:
-        assert engine.alive
+        assert engine.info
         time.sleep(0.3)
         with pytest.raises(ProtocolViolated, match="closed its standard input and went on running"):
             engine.call("ping", PING, timeout=10)
