@@ -24,7 +24,7 @@ _REFUSED = (ErrorKind.INVALID_MODEL, ErrorKind.INVALID_FILE)
 def test_f_load_056(stand: Stand) -> None:
     golden = first_golden(stand)
     for variant in ("F32", "BF16", "sharded"):
-        directory = derive(stand.model_directory, variant, stand.directory)
+        directory = derive(stand.model_directory, variant)
         before = bare_process_memory(stand) if stand.gpu else 0
         with loaded_from(stand, directory, dtype=None) as model:
             weights = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
@@ -59,13 +59,13 @@ def test_f_load_059(stand: Stand) -> None:
     answers: dict[str, list[int]] = {}
     for name, directory in (
         ("tied", stand.model_directory),
-        ("untied", derive(stand.model_directory, "untied", stand.directory)),
+        ("untied", derive(stand.model_directory, "untied")),
     ):
         with loaded_from(stand, directory) as model:
             request = Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
             answers[name] = list(stand.engine.call("generate", request).ids)
     stand.equal("answers", expected={name: list(golden.ids) for name in answers}, observed=answers)
-    untied = derive(stand.model_directory, "untied", stand.directory / "again")
+    untied = copy_of(stand, "untied", derive(stand.model_directory, "untied"))
     tensors = tensors_of(untied / WEIGHTS)
     dtype, shape, payload = tensors["lm_head.weight"]
     tensors["lm_head.weight"] = (dtype, shape, negated(dtype, payload))

@@ -61,8 +61,9 @@ def run(  # noqa: PLR0917  one parameter an option
 
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
+    from conformance.catalogue import load_catalogue  # noqa: PLC0415
     from conformance.trial.runner import Options, prepare, run_trial  # noqa: PLC0415  --help must be fast
-    from reports.terminal import progress, summary  # noqa: PLC0415
+    from reports.progress import open_progress  # noqa: PLC0415
     from reports.written import write_reports  # noqa: PLC0415
 
     options = Options(
@@ -79,10 +80,9 @@ def run(  # noqa: PLR0917  one parameter an option
         command=("falsify", *sys.argv[1:]),
     )
     ready = _or_usage(lambda: prepare(options))
-    with progress(ready.header) as listener:
-        trial = run_trial(ready, workers, listener)
-    write_reports(trial.record, trial.directory)
-    summary(trial.record, trial.directory)
+    with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
+        trial = run_trial(ready, workers, progress)
+        progress.finish(trial.record, write_reports(trial.record, trial.directory))
     footer = trial.record.footer
     raise typer.Exit(int(footer.exit_code if footer else ExitCode.HARNESS))
 
@@ -134,7 +134,8 @@ def _profile(text: str) -> Profile:
 def _or_usage(action: Callable[[], Value]) -> Value:
     """The action's value; an error that the user can mend is one line and exit code 2."""
     from conformance.catalogue import UnknownSelector  # noqa: PLC0415
-    from conformance.corpus.models import ModelError  # noqa: PLC0415
+    from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
+    from conformance.corpus.smollm2 import ContentChanged, DownloadFailed  # noqa: PLC0415
     from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
@@ -142,7 +143,9 @@ def _or_usage(action: Callable[[], Value]) -> Value:
 
     try:
         return action()
-    except (UnknownSelector, UnknownEngine, BrokenManifest, ModelError, GpuRequired) as error:
+    except (
+        UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
+    ) as error:  # fmt: skip
         _usage(str(error))
     except OSError as error:
         _usage(f"{error.filename}: {error.strerror}")

@@ -18,10 +18,10 @@ _SIZES = {"F64": 8, "I64": 8, "I32": 4, "F32": 4, "F16": 2, "BF16": 2, "U8": 1, 
 Tensors = dict[str, tuple[str, list[int], bytes]]
 
 
-def copy_of(stand: Stand, name: str) -> Path:
-    """A writable copy of the checkpoint on trial in the row's directory."""
+def copy_of(stand: Stand, name: str, source: Path | None = None) -> Path:
+    """A writable copy of the checkpoint on trial (or another one) in the row's directory, without its goldens."""
     target = stand.directory / name
-    shutil.copytree(stand.model_directory, target)
+    shutil.copytree(source or stand.model_directory, target, ignore=shutil.ignore_patterns("goldens.*", "*.py"))
     return target
 
 

@@ -9,6 +9,7 @@ from conformance.protocol.failures import (
     DriverNotStarted,
     EngineRefused,
 )
+from conformance.protocol.tensors import BrokenTensor
 from conformance.record import RowResult
 from conformance.trial.stand import NotTried, Stand
 from conformance.verdicts import Verdict
@@ -29,6 +30,8 @@ def observe_failure(stand: Stand, error: Exception) -> bool:
             stand.failed(ENGINE, "refused", str(error))
         case DriverFailure():
             stand.failed(ENGINE, type(error).__name__, str(error))
+        case BrokenTensor():
+            stand.failed(ENGINE, "lied about a tensor", str(error))
         case _:
             return False
     return True

@@ -26,12 +26,10 @@ from conformance.observations import (
 )
 from conformance.protocol.client import Engine
 from conformance.protocol.messages import DeviceOpen, DeviceOpened, Handle, TensorData
-from conformance.protocol.tensors import read_tensor
+from conformance.protocol.tensors import read_tensor, to_numpy
 from conformance.record import Evidence
 from conformance.thresholds import Thresholds
 from conformance.trial.plan import Plan
-
-NUMPY_OF = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64, "I32": np.int32}
 
 
 class NotTried(Exception):
@@ -167,4 +165,4 @@ class Stand:
 
     def read_tensor(self, data: TensorData) -> np.ndarray[Any, np.dtype[Any]]:
         """The same as an array of the stated shape; BF16 comes as its uint16 bits."""
-        return np.frombuffer(self.read_bytes(data), dtype=NUMPY_OF[data.dtype]).reshape(data.shape)
+        return to_numpy(data, read_tensor(self.plan.directory / "work", data))
