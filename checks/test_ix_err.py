@@ -41,7 +41,7 @@ def test_f_err_091(stand: Stand) -> None:
 
 
 def test_f_err_092(stand: Stand) -> None:
-    if not stand.needs_gpu("typed", "names", "serves_afterwards", "exit_status", "no_panic", "message_names"):
+    if not stand.needs_gpu(*stand.row.observes):
         return
     golden = first_golden(stand)
     with device_filled(stand) as free:

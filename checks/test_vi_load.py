@@ -23,7 +23,7 @@ _REFUSED = (ErrorKind.INVALID_MODEL, ErrorKind.INVALID_FILE)
 
 def test_f_load_056(stand: Stand) -> None:
     golden = first_golden(stand)
-    for variant in ("F32", "BF16", "sharded"):
+    for variant in ("f32", "bf16", "sharded"):
         directory = derive(stand.model_directory, variant)
         before = bare_process_memory(stand) if stand.gpu else 0
         with loaded_from(stand, directory, dtype=None) as model:
@@ -34,7 +34,7 @@ def test_f_load_056(stand: Stand) -> None:
             if stand.needs_gpu(f"in_vram/{variant}"):
                 held = witness_memory(stand) - before
                 stand.measured(f"in_vram/{variant}", held / model.weight_bytes, "share of the weights' bytes")
-            if variant != "BF16":
+            if variant != "bf16":
                 request = Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
                 answer = stand.engine.call("generate", request)
                 stand.equal(f"answers/{variant}", expected=list(golden.ids), observed=list(answer.ids))
@@ -99,6 +99,7 @@ def test_f_load_063(stand: Stand) -> None:
     with loaded_model(stand) as model:
         seen = model.config
         observed = {name: getattr(seen, name) for name in _expected_config(stand, config)}
+        observed["eos_token_ids"] = sorted(observed["eos_token_ids"])
         stand.equal("fields", expected=_expected_config(stand, config), observed=observed)
         plain = _logits(stand, model.handle)
     for name, spelled in _other_spellings(config).items():
@@ -106,6 +107,7 @@ def test_f_load_063(stand: Stand) -> None:
         (directory / "config.json").write_text(json.dumps(spelled))
         with loaded_from(stand, directory) as model:
             same = {field: getattr(model.config, field) for field in observed}
+            same["eos_token_ids"] = sorted(same["eos_token_ids"])
             stand.equal(f"spelling/{name}", expected=observed, observed=same)
             stand.equal(
                 f"same_logits/{name}", expected=True, observed=bool(np.array_equal(plain, _logits(stand, model.handle)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class SourceTable(_Table, frozen=True):
     """Where its sources lie, relative to the manifest; `include` are glob patterns of what belongs to the engine."""
 
     root: str
-    include: list[str] = ["**/*.py"]
+    include: tuple[str, ...] = ("**/*.py",)
     language: str = "python"
 
 
@@ -76,12 +77,12 @@ class CliTable(_Table, frozen=True):
 
     command: list[str]
     env: dict[str, str] = {}
-    run: list[str] = ["run", "{model}", "{prompt}", "--max-tokens", "{max_tokens}"]
-    chat: list[str] = ["chat", "{model}", "--max-tokens", "{max_tokens}"]
-    gpu: list[str] = ["--gpu"]
-    cpu: list[str] = ["--no-gpu"]
-    json: list[str] = ["--json"]
-    verbose: list[str] = ["--verbose"]
+    run: tuple[str, ...] = ("run", "{model}", "{prompt}", "--max-tokens", "{max_tokens}")
+    chat: tuple[str, ...] = ("chat", "{model}", "--max-tokens", "{max_tokens}")
+    gpu: tuple[str, ...] = ("--gpu",)
+    cpu: tuple[str, ...] = ("--no-gpu",)
+    json: tuple[str, ...] = ("--json",)
+    verbose: tuple[str, ...] = ("--verbose",)
     backend_gpu: str = r"^Backend: GPU \("
     backend_cpu: str = r"^Backend: CPU \("
     text_field: str = "text"
@@ -110,7 +111,7 @@ class LoadedManifest(msgspec.Struct, frozen=True):
     path: Path
     sha256: str
 
-    def filled(self, command: list[str], **extra: str) -> list[str]:
+    def filled(self, command: Sequence[str], **extra: str) -> list[str]:
         """The command with `{python}`, `{manifest_dir}` and extra placeholders filled in."""
         values = {"python": sys.executable, "manifest_dir": str(self.path.parent), **extra}
         return [_fill(word, values) for word in command]

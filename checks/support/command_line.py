@@ -68,10 +68,10 @@ def arguments(
 ) -> list[str]:
     """A whole command: the program, then the template filled in."""
     values = {"model": str(model), "prompt": prompt, "max_tokens": str(max_tokens)}
-    return [*stand.manifest.filled(cli(stand).command), *stand.manifest.filled(list(template), **values)]
+    return [*stand.manifest.filled(cli(stand).command), *stand.manifest.filled(template, **values)]
 
 
-def device_flags(stand: Stand) -> list[str]:
+def device_flags(stand: Stand) -> tuple[str, ...]:
     """`--gpu` on a GPU machine, `--no-gpu` in a rehearsal."""
     return cli(stand).gpu if stand.gpu else cli(stand).cpu
 

@@ -110,25 +110,30 @@ def ask(stand: Stand, model: ModelLoaded, case: GoldenCase) -> Generation:
 
 
 def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Generation) -> None:
-    """Observe `ids/<case>` under the near-tie rule, re-anchored at a first difference, and `stop/<case>`."""
-    expected, observed = list(case.ids), list(answer.ids)
+    """Observe `ids/<case>`: every decision, the stop id included, under the near-tie rule with re-anchoring."""
+    expected, observed = list(case.decisions), decisions_of(answer)
     step = next((i for i, (a, b) in enumerate(zip(expected, observed, strict=False)) if a != b), None)
     reanchored = None
     if step is not None:
         forced = [*case.prompt_ids, *expected[: step + 1]]
         left = len(expected) - step - 1
         again = Generate(model.handle, max(left, 1), prompt_ids=forced)
-        reanchored = list(stand.engine.call("generate", again).ids)[:left]
+        reanchored = decisions_of(stand.engine.call("generate", again))[:left]
     stand.observe(
         Tokens(
             name=f"ids/{case.name}",
             expected=expected,
             observed=observed,
-            margins=list(case.margins)[: len(expected)],
+            margins=list(case.margins),
             reanchored=reanchored,
             note=answer.text[:200],
         )
     )
+
+
+def decisions_of(answer: Generation) -> list[int]:
+    """The ids that were chosen, and the stop id where one ended the generation."""
+    return [*answer.ids, *([answer.stop_id] if answer.stop_id is not None else [])]
 
 
 def observe_logits(stand: Stand, name: str, model: ModelLoaded, case: GoldenCase | GoldenForced) -> None:

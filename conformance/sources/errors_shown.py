@@ -26,11 +26,11 @@ def all_types(base: type) -> list[type]:
 def sample(name: str, annotation: str, position: int) -> Any:
     """A value of the parameter's type that can be recognised in a text."""
     number = 4711 + position
+    if any(word in annotation for word in ("list", "Sequence", "tuple", "Iterable")):
+        return [number] if "int" in annotation else [f"{name}-{number}"]
     for word, value in (("Path", Path(f"/given/{name}-{number}")), ("int", number), ("float", float(number))):
         if word in annotation and "str" not in annotation:
             return value
-    if any(word in annotation for word in ("list", "Sequence", "tuple", "Iterable")):
-        return [number] if "int" in annotation else [f"{name}-{number}"]
     return f"{name}-{number}"
 
 
