@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from reference_engine.errors import InvalidFile, quote
 
@@ -43,8 +42,7 @@ _NEXT = re.compile(_WS + r"([,}])")
 _scan_value = json.JSONDecoder(object_pairs_hook=tuple).scan_once  # type: ignore[attr-defined]
 
 
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """One tensor of a file; `begin` and `end` are byte offsets into the data buffer."""
 
     name: str
@@ -59,8 +57,7 @@ class TensorEntry:
         return self.end - self.begin
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """A checked header: tensors in the header's own order, metadata, and where the data buffer starts."""
 
     tensors: dict[str, TensorEntry]
