@@ -42,7 +42,7 @@ def complain(text="last words"):
 
 
 def start_import_error():
-    import no_such_module  # noqa: F401, PLC0415
+    import no_such_module  # noqa: F401
 
 
 def start_exit():
