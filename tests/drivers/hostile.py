@@ -129,6 +129,12 @@ def flood_lines():
         os.write(1, b"garbage\n" * 8192)
 
 
+def flood_after_answer():
+    answer(opened(), {"payload": ""})
+    while True:
+        os.write(1, b"garbage\n" * 8192)
+
+
 def flood_one_line():
     opened()
     while True:
