@@ -37,7 +37,7 @@ def short_patience(monkeypatch):
 
 def steps_of(tmp_path, *command):
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
-    return smoke(Launch(list(command), environment, tmp_path, tmp_path, startup_timeout=5))
+    return smoke(Launch(list(command), environment, tmp_path, tmp_path, startup_timeout=3))
 
 
 def sloppy(tmp_path, wrong):

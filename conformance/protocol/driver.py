@@ -97,7 +97,10 @@ class Driver:
         """
         limits = limits or Limits()
         env = {"TMPDIR": str(run_dir), **env}
-        return cls(GuardedProcess(command, cwd=cwd, env=env, stderr_bytes=limits.stderr_bytes), limits)
+        return cls(
+            GuardedProcess(command, cwd=cwd, env=env, line_bytes=limits.line_bytes, stderr_bytes=limits.stderr_bytes),
+            limits,
+        )
 
     @property
     def pid(self) -> int:

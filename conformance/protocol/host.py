@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
 
-from conformance.protocol.guard import PR_SET_PDEATHSIG, prctl
 from conformance.protocol.messages import (
     MAX_LINE_BYTES,
     METHODS,
@@ -74,7 +73,6 @@ def serve(factory: Callable[[], Adapter]) -> None:
     Args:
         factory: Imports the engine and makes its adapter; called after standard output was set aside.
     """
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     requests, answers = _set_streams_aside()

@@ -76,7 +76,9 @@ class GuardedProcess:
         closed: True when everything is over: no process, no guard, no descriptor.
     """
 
-    def __init__(self, command: list[str], *, cwd: Path, env: dict[str, str], stderr_bytes: int) -> None:
+    def __init__(
+        self, command: list[str], *, cwd: Path, env: dict[str, str], line_bytes: int, stderr_bytes: int
+    ) -> None:
         """Start `command` in `cwd` with exactly the environment `env`.
 
         Raises:
@@ -88,6 +90,7 @@ class GuardedProcess:
         self.ended: Ended | None = None
         self.pid = 0
         self.closed = False
+        self._line_bytes = line_bytes
         self._stderr = Tail(stderr_bytes)
         self._process: psutil.Process | None = None
         self._mark = uuid.uuid4().hex
@@ -263,6 +266,8 @@ class GuardedProcess:
             self._forget(self._stdin)
 
     def _read_stdout(self) -> None:
+        if len(self.stdout) > self._line_bytes:
+            return  # too much already, whatever else is there
         piece = _read(self._stdout)
         if piece is None:
             return

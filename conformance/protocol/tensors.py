@@ -63,7 +63,7 @@ def read_tensor(run_dir: str | Path, data: TensorData) -> bytearray:
     """
     root = Path(run_dir).resolve()
     path = root / data.path
-    if not path.resolve().is_relative_to(root):
+    if not _resolved(path, data).is_relative_to(root):
         raise BrokenTensor(data.path, f"it lies outside {root}")
     if not 0 <= data.nbytes <= MAX_TENSOR_BYTES:
         raise BrokenTensor(data.path, f"{data.nbytes} bytes are not a length")
@@ -76,6 +76,13 @@ def read_tensor(run_dir: str | Path, data: TensorData) -> bytearray:
     if hashlib.sha256(payload).hexdigest() != data.sha256:
         raise BrokenTensor(data.path, "its sha256 is not the one in the message")
     return payload
+
+
+def _resolved(path: Path, data: TensorData) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a loop of links
+        raise BrokenTensor(data.path, str(error)) from error
 
 
 def _read_exactly(path: Path, nbytes: int) -> bytearray:

@@ -42,7 +42,7 @@ def complain(text="last words"):
 
 
 def start_import_error():
-    import no_such_module  # noqa: F401, PLC0415
+    import no_such_module  # noqa: F401
 
 
 def start_exit():
@@ -125,6 +125,12 @@ def half_an_answer():
 
 def flood_lines():
     opened()
+    while True:
+        os.write(1, b"garbage\n" * 8192)
+
+
+def flood_after_answer():
+    answer(opened(), {"payload": ""})
     while True:
         os.write(1, b"garbage\n" * 8192)
 

@@ -210,6 +210,16 @@ def test_a_request_that_nobody_can_read_is_a_violation(hostile):
             engine.call("ping", PING, timeout=10)
 
 
+def test_asking_whether_a_flooding_driver_lives_does_not_fill_our_memory(hostile):
+    with Engine(hostile("flood_after_answer")) as engine:
+        engine.call("ping", PING)
+        for _ in range(200):
+            assert engine.alive
+        assert len(engine._driver._process.stdout) < m.MAX_LINE_BYTES + (1 << 20)
+        with pytest.raises(ProtocolViolated, match="unasked-for output: 'garbage"):
+            engine.call("ping", PING)
+
+
 def test_a_second_answer_is_never_taken_for_the_next(hostile):
     with Engine(hostile("answer_twice")) as engine:
         assert engine.call("ping", PING).payload == "once"
