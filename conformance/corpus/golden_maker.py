@@ -183,8 +183,8 @@ def _logit_distance(
     other_columns, other_logits = rebuilt.logits(after)
     if not np.array_equal(columns, other_columns):
         return float("inf")
-    top = np.abs(stored.top(before)[1] - rebuilt.top(after)[1]).max()
-    return float(max(top, np.abs(logits - other_logits).max(initial=0.0)))
+    top = np.abs(stored.top(before)[1] - rebuilt.top(after)[1])
+    return float(np.max([top.max(), np.abs(logits - other_logits).max(initial=0.0)]))
 
 
 @contextlib.contextmanager

@@ -61,7 +61,7 @@ def write_weights(
         def write(make: Callable[[], Piece]) -> None:
             piece = make()
             dtype = _NUMPY[plans[piece.tensor].dtype]
-            data = memoryview(np.ascontiguousarray(piece.values, dtype=dtype)).cast("B")
+            data = memoryview(np.ascontiguousarray(piece.values, dtype=dtype).view(np.uint8).data)
             offset = len(header) + begins[piece.tensor] + piece.start * dtype.itemsize
             while data:
                 written = os.pwrite(descriptor, data, offset)
