@@ -24,7 +24,7 @@ from conformance.observations import (
     Undecided,
 )
 from conformance.record import Finding, RowResult
-from conformance.verdicts import Verdict
+from conformance.verdicts import Rehearsed, Verdict
 from reports.text import clip, file_size, number, one_line, plural
 
 MAX_DIFFERENCES = 12
@@ -91,7 +91,8 @@ def points(result: RowResult) -> list[Point]:
 def decisive(result: RowResult) -> Point | None:
     """The first point whose verdict is the row's, or else (a rehearsal) the first that failed."""
     candidates = points(result)
-    for wanted in (result.verdict, Verdict.FALSIFIED, Verdict.ERROR, Verdict.WARNING):
+    own = Verdict.FALSIFIED if result.rehearsed is Rehearsed.FAILED else result.verdict
+    for wanted in (own, Verdict.FALSIFIED, Verdict.ERROR, Verdict.WARNING):
         for point in candidates:
             if point.finding and point.verdict is wanted:
                 return point

@@ -27,7 +27,7 @@ COUNTER_EXAMPLE = "counterexamples/F-PARSE-041/9c1e.safetensors"
 
 
 class Page(HTMLParser):
-    """Tags, ids and text of a page, as a browser would see them."""
+    """Tags, ids and text of a page; every tag that is opened must be closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -37,13 +37,15 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self.feed(html)
         self.close()
+        assert self._open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
+        if tag not in {"meta", "br"}:
+            self._open.append(tag)
 
     def handle_endtag(self, tag):
-        self._open.pop()
+        assert self._open.pop() == tag
 
     def handle_data(self, data):
         (self.scripts if self._open and self._open[-1] == "script" else self.text).append(data)
@@ -175,7 +177,7 @@ def test_a_huge_record_is_shortened_to_a_megabyte_and_says_so():
 
 
 def test_a_page_that_cannot_be_shortened_is_an_error_not_a_lie():
-    extra = Extra("more", "More", Markup("<p>" + "x" * MAX_PAGE_BYTES + "</p>"))
+    extra = Extra("more", "More", Markup("<p>{}</p>").format("x" * MAX_PAGE_BYTES))
 
     with pytest.raises(PageTooLarge):
         page_of(samples.survived_record(), extras=[extra])
