@@ -24,12 +24,13 @@ from conformance.observations import (
     Undecided,
 )
 from conformance.record import Finding, RowResult
-from conformance.verdicts import Verdict
+from conformance.verdicts import Rehearsed, Verdict
 from reports.text import clip, file_size, number, one_line, plural
 
 MAX_DIFFERENCES = 12
 _ABSENT = "absent"
 _CONTEXT = 24
+_DEEPEST = 30
 _LONG = 10_000
 
 
@@ -91,7 +92,8 @@ def points(result: RowResult) -> list[Point]:
 def decisive(result: RowResult) -> Point | None:
     """The first point whose verdict is the row's, or else (a rehearsal) the first that failed."""
     candidates = points(result)
-    for wanted in (result.verdict, Verdict.FALSIFIED, Verdict.ERROR, Verdict.WARNING):
+    own = Verdict.FALSIFIED if result.rehearsed is Rehearsed.FAILED else result.verdict
+    for wanted in (own, Verdict.FALSIFIED, Verdict.ERROR, Verdict.WARNING):
         for point in candidates:
             if point.finding and point.verdict is wanted:
                 return point
@@ -229,12 +231,18 @@ def _(observation: Failed) -> Explanation:
     return Explanation(observed=f"{observation.how}: {observation.detail}")
 
 
-def differences(expected: Any, observed: Any, where: str = "") -> Iterator[Difference]:
-    """The places where two JSON values differ, depth first; 1 and 1.0 and true are three different values."""
-    if isinstance(expected, dict) and isinstance(observed, dict):
+def differences(expected: Any, observed: Any, where: str = "", depth: int = 0) -> Iterator[Difference]:
+    """The places where two JSON values differ, depth first; 1 and 1.0 and true are three different values.
+
+    Below `_DEEPEST` levels the rest is compared as one value: an engine decides how deep its answer is.
+    """
+    if depth > _DEEPEST:
+        if msgspec.json.encode(expected) != msgspec.json.encode(observed):
+            yield Difference(where, json_text(expected), json_text(observed))
+    elif isinstance(expected, dict) and isinstance(observed, dict):
         for key in [*expected, *(key for key in observed if key not in expected)]:
             path = f"{where}.{key}" if where else str(key)
-            yield from _member_differences(expected, observed, key, path)
+            yield from _member_differences(expected, observed, key, path, depth)
     elif isinstance(expected, list) and isinstance(observed, list):
         gap = object()
         for index, (want, got) in enumerate(zip_longest(expected, observed, fillvalue=gap)):
@@ -246,20 +254,20 @@ def differences(expected: Any, observed: Any, where: str = "") -> Iterator[Diffe
                     _ABSENT if got is gap else json_text(got),
                 )
             else:
-                yield from differences(want, got, path)
+                yield from differences(want, got, path, depth + 1)
     elif type(expected) is not type(observed) or expected != observed:
         yield _leaf_difference(expected, observed, where)
 
 
 def _member_differences(
-    expected: dict[Any, Any], observed: dict[Any, Any], key: Any, path: str
+    expected: dict[Any, Any], observed: dict[Any, Any], key: Any, path: str, depth: int
 ) -> Iterator[Difference]:
     if key not in observed:
         yield Difference(path, json_text(expected[key]), _ABSENT)
     elif key not in expected:
         yield Difference(path, _ABSENT, json_text(observed[key]))
     else:
-        yield from differences(expected[key], observed[key], path)
+        yield from differences(expected[key], observed[key], path, depth + 1)
 
 
 def _leaf_difference(expected: Any, observed: Any, where: str) -> Difference:

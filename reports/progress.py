@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,7 +19,7 @@ from conformance.catalogue import Catalogue
 from conformance.record import Record, RowResult
 from conformance.verdicts import Rehearsed, Verdict
 from reports.summary import READING_ORDER
-from reports.terminal import STYLE, TrialConsole, glyph, make_console, print_summary, quietly, showable
+from reports.terminal import STYLE, TrialConsole, glyph, make_console, print_summary, showable
 from reports.text import duration, one_line
 
 _LOUD = {Verdict.FALSIFIED, Verdict.ERROR}
@@ -58,7 +58,7 @@ def open_progress(catalogue: Catalogue, total: int, console: TrialConsole | None
 class PlainProgress:
     """One line a finished row, without colour or cursor movement: for pipes, files and CI logs."""
 
-    def __init__(self, catalogue: Catalogue, total: int, console: Console) -> None:
+    def __init__(self, catalogue: Catalogue, total: int, console: TrialConsole) -> None:
         self._catalogue, self._total, self._console = catalogue, total, console
         self._finished = 0
 
@@ -78,7 +78,7 @@ class PlainProgress:
         self._finished += 1
         digits = len(str(self._total))
         place = f"[{self._finished:>{digits}}/{self._total}]"
-        with quietly():
+        with self._console.while_it_lasts():
             line = f"{place} {result.verdict.value:<12} {result.id:<12} {_remark(result)}".rstrip()
             self._console.print(Text(showable(line, self._console)), soft_wrap=True)
             self._console.file.flush()
@@ -98,7 +98,7 @@ class LiveProgress:
         self,
         catalogue: Catalogue,
         total: int,
-        console: Console,
+        console: TrialConsole,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._catalogue, self._total, self._console, self._clock = catalogue, total, console, clock
@@ -108,7 +108,7 @@ class LiveProgress:
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
-        with quietly():
+        with self._console.while_it_lasts():
             self._live.start()
         return self
 
@@ -128,7 +128,7 @@ class LiveProgress:
         if result.verdict in _LOUD or result.rehearsed is Rehearsed.FAILED:
             line = f"{glyph(result.verdict, self._console)} {result.verdict.value} {result.id} {_remark(result)}"
             style = STYLE[result.verdict if result.verdict in _LOUD else Verdict.FALSIFIED]
-            with quietly():
+            with self._console.while_it_lasts():
                 self._console.print(Text(showable(line, self._console), style=style))
 
     def finish(self, record: Record, scorecard: Path | None = None) -> None:
@@ -138,7 +138,7 @@ class LiveProgress:
 
     def close(self) -> None:
         """Take the view away and show the cursor again."""
-        with quietly():
+        with self._console.while_it_lasts():
             self._live.stop()
 
     def _view(self) -> Group:

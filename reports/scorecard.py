@@ -28,21 +28,30 @@ from reports.summary import GLYPH, READING_ORDER, Entry, Summary, encode_record,
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_PAGE_BYTES = 1_000_000
 _MAX_EMBEDDED_RECORD = 400_000
-_MAX_DOWNLOAD = 16_384
+_PASSING = {"load_average", "used_bytes", "processes", "sm_clock_mhz", "memory_clock_mhz"}
 _FINGERPRINT_DIGITS = 12
-_ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "kernel", "python", "torch")
-_SPEAKING = {"gpu", "cpu"}
+_ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "system", "python", "torch")
+_SPEAKING = {"gpu", "cpu", "system"}
 
 
 class Detail(msgspec.Struct, frozen=True):
-    """How much of a record a page shows: characters a text, points a row, and whether passed rows have plots."""
+    """How much of a record a page shows.
+
+    Characters a text; points and files a row; whether passed rows have plots and contents; bytes of a download.
+    """
 
     characters: int
     points: int
-    plots_of_passed: bool
+    passed: bool
+    download: int
 
 
-_DETAILS = (Detail(2_000, 40, True), Detail(600, 20, False), Detail(160, 6, False), Detail(60, 2, False))
+_DETAILS = (
+    Detail(characters=2_000, points=40, passed=True, download=16_384),
+    Detail(characters=600, points=20, passed=False, download=2_048),
+    Detail(characters=160, points=6, passed=False, download=0),
+    Detail(characters=60, points=2, passed=False, download=0),
+)
 
 
 class Extra(msgspec.Struct, frozen=True):
@@ -160,6 +169,7 @@ def _environment() -> Environment:
         "hexdump": hexdump,
         "reasons": reasons,
         "download": _download,
+        "readable": _readable,
         "picture": _picture,
         "value_line": _value_line,
         "style": Markup(TEMPLATES.joinpath("scorecard.css").read_text(encoding="utf-8")),  # noqa: S704 our own file
@@ -197,8 +207,9 @@ def environment_table(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def fingerprint(environment: Mapping[str, Any]) -> str:
-    """A short hash of the environment; timings of two records with different hashes do not compare."""
-    canonical = msgspec.json.encode(environment, order="deterministic")
+    """A short hash of what stays the same on a machine; timings of records with different hashes do not compare."""
+    lasting = [(name, value) for name, value in environment_table(environment) if not _PASSING & {*name.split(".")}]
+    canonical = msgspec.json.encode(lasting)
     return hashlib.sha256(canonical).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
@@ -211,7 +222,9 @@ def fingerprint_line(environment: Mapping[str, Any]) -> str:
 
 def _named(table: Sequence[tuple[str, str]], key: str) -> str:
     """The value whose dotted name holds the key as a word; a name or model of it before its other properties."""
-    holding = [(name, value) for name, value in table if key in name.lower().replace(".", "_").split("_")]
+    holding = [
+        (name, value) for name, value in table if {key, f"{key}s"} & {*name.lower().replace(".", "_").split("_")}
+    ]
     best = (value for name, value in holding if name.rsplit(".", 1)[-1] in {key, "name", "model", "version"})
     return next(best, holding[0][1] if holding else "")
 
@@ -240,15 +253,21 @@ def _embedded(record: Record) -> Markup | None:
 
 def _picture(point: Any, entry: Entry, detail: Detail) -> Markup:
     """The plot of a point; svg.py escapes every text that it prints."""
-    if point.observation is None or (entry.result.verdict is Verdict.CORROBORATED and not detail.plots_of_passed):
+    if point.observation is None or (entry.result.verdict is Verdict.CORROBORATED and not detail.passed):
         return Markup("")
     return Markup(plot(point.observation, point.finding))  # noqa: S704
 
 
-def _download(exhibit: Exhibit) -> str:
-    if len(exhibit.data) > _MAX_DOWNLOAD:
+def _download(exhibit: Exhibit, detail: Detail) -> str:
+    if len(exhibit.data) > detail.download:
         return ""
     return "data:application/octet-stream;base64," + base64.b64encode(exhibit.data).decode()
+
+
+def _readable(media_type: str, exhibit: Exhibit) -> str:
+    """The content of a text file; empty for bytes, which are shown as hex."""
+    is_text = media_type.startswith("text/") or "json" in media_type
+    return exhibit.data.decode(errors="replace") if is_text and not exhibit.marked else ""
 
 
 def _value_line(entry: Entry) -> str:

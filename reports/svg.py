@@ -75,7 +75,7 @@ def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     power = 10.0 ** _floor_log10(rough)
     step = next((m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9)), 10 * power)
     first = -(-low // step)
-    return [round((first + i) * step, 12) for i in range(wanted * 3) if (first + i) * step <= high * (1 + 1e-12)]
+    return [round((first + i) * step, 12) for i in range(wanted * 3) if (first + i) * step <= high + span * 1e-9]
 
 
 def _floor_log10(value: float) -> int:

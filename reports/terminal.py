@@ -46,23 +46,24 @@ class TrialConsole(Console):
             os.dup2(nowhere, self.file.fileno())
             os.close(nowhere)
 
+    @contextlib.contextmanager
+    def while_it_lasts(self) -> Iterator[None]:
+        """Go on when the output is gone (a closed pipe, a full disk): the record is what counts."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self.on_broken_pipe()
+
 
 def make_console(stream: IO[str] | None = None, width: int | None = None) -> TrialConsole:
     """A console for foreign text: no markup, no emoji codes, no highlighting; colour only on a terminal."""
     return TrialConsole(file=stream or sys.stdout, width=width, markup=False, emoji=False, highlight=False)
 
 
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Go on when the output is gone (a closed pipe, a full disk): the record is what counts."""
-    with contextlib.suppress(OSError, ValueError):
-        yield
-
-
-def print_summary(record: Record, catalogue: Catalogue, console: Console, scorecard: Path | None = None) -> None:
+def print_summary(record: Record, catalogue: Catalogue, console: TrialConsole, scorecard: Path | None = None) -> None:
     """Print what the record amounts to; never raises because of the output."""
     summary = summarise(record, catalogue)
-    with quietly():
+    with console.while_it_lasts():
         _say(console, "")
         _failures(console, summary)
         _undecided(console, summary)

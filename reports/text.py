@@ -70,10 +70,10 @@ def file_size(nbytes: int) -> str:
 
 def duration(seconds: float) -> str:
     """A span of time with about three digits: `480 µs`, `12 ms`, `3.4 s`, `2 min 05 s`."""
-    if seconds >= _MINUTE:
+    if round(seconds, 1) >= _MINUTE:
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest:02d} s"
-    if seconds >= 1:
+    if round(seconds, 3) >= 1:
         return f"{seconds:.1f} s"
     if seconds >= _MILLISECOND:
         return f"{seconds * 1e3:.0f} ms"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from conformance.catalogue import load_catalogue
-from conformance.record import Record
+from conformance.record import Evidence, Record
 from reports.badge import badge_json, badge_svg, make_badge
 from reports.hexdump import Exhibit
 from reports.junit import render_junit
@@ -37,11 +38,21 @@ def write_reports(record: Record, directory: Path) -> Path:
 
 
 def _exhibits(record: Record, directory: Path) -> dict[str, Exhibit]:
-    """The small evidence files, by their path in the record."""
-    found: dict[str, Exhibit] = {}
-    for row in record.rows:
-        for evidence in row.evidence:
-            path = directory / evidence.path
-            if evidence.nbytes <= _MOST_EXHIBIT_BYTES and path.is_file():
-                found[evidence.path] = Exhibit(path.read_bytes())
-    return found
+    """The small evidence files that still are what the record says, by their path in it."""
+    evidence = [item for row in record.rows for item in row.evidence]
+    contents = {item.path: _content(item, directory.resolve()) for item in evidence}
+    return {path: Exhibit(data) for path, data in contents.items() if data is not None}
+
+
+def _content(evidence: Evidence, directory: Path) -> bytes | None:
+    """The file's bytes; None if it is large, gone, changed since, or not inside the run directory."""
+    try:
+        path = (directory / evidence.path).resolve()
+        if not path.is_relative_to(directory) or not path.is_file():
+            return None
+        with path.open("rb") as file:
+            data = file.read(_MOST_EXHIBIT_BYTES + 1)
+    except (OSError, ValueError):
+        return None
+    intact = len(data) <= _MOST_EXHIBIT_BYTES and hashlib.sha256(data).hexdigest() == evidence.sha256
+    return data if intact else None

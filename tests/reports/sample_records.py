@@ -185,9 +185,10 @@ def header(*, rehearsal: bool = False, selected: list[str] | None = None, dirty:
         catalogue_sha256=CATALOGUE.sha256,
         thresholds_sha256=sha("thresholds"),
         environment={
-            "gpu": [] if rehearsal else [{"name": "NVIDIA H100 80GB HBM3", "driver": "580.65.06", "power_cap_w": 700}],
+            "gpus": [] if rehearsal else [{"name": "NVIDIA H100 80GB HBM3", "driver": "580.65.06", "power_cap_w": 700}],
             "cpu": {"model": "AMD EPYC 9654", "cores": 16},
-            "kernel": "6.8.0-60-generic",
+            "system": "Linux-6.8.0-60-generic-x86_64",
+            "load_average": [0.4, 0.3, 0.2],
             "python": "3.12.11",
             "packages": {"torch": "2.11.0+cu130", "safetensors": "0.6.2"},
             "odd": HOSTILE,

@@ -38,6 +38,15 @@ def test_values_differ_somewhere_exactly_when_they_are_different(expected, obser
     assert bool(list(differences(expected, observed))) == (typed(expected) != typed(observed))
 
 
+def test_a_bottomless_answer_is_compared_all_the_same():
+    deep, other = [], [1]
+    for _ in range(400):
+        deep, other = [deep], [other]
+
+    assert len(list(differences(deep, other))) == 1
+    assert list(differences(deep, deep)) == []
+
+
 def found(expected, observed):
     return [(gap.where, gap.expected, gap.observed) for gap in differences(expected, observed)]
 

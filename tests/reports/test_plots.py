@@ -65,7 +65,9 @@ def test_a_sample_shows_limit_and_interval():
 
 
 def test_the_text_alternative_says_what_the_picture_shows():
-    assert "First difference at token 70 of 96: expected 359, observed 364" in drawn(samples.tokens(70)).get("aria-label")
+    assert "First difference at token 70 of 96: expected 359, observed 364" in drawn(samples.tokens(70)).get(
+        "aria-label"
+    )
     assert drawn(samples.tokens(None)).get("aria-label") == "All 96 tokens equal."
     assert "change since warm-up ended" in drawn(samples.growth(0)).get("aria-label")
 
@@ -88,7 +90,12 @@ def test_nothing_is_drawn_where_a_picture_would_say_nothing():
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [("> 5 GB/s", (">", 5.0)), ("<= 2.5e+03 ms", ("<=", 2500.0)), ("near-tie margin 0.02", ("", None)), ("< . s", ("", None))],
+    [
+        ("> 5 GB/s", (">", 5.0)),
+        ("<= 2.5e+03 ms", ("<=", 2500.0)),
+        ("near-tie margin 0.02", ("", None)),
+        ("< . s", ("", None)),
+    ],
 )
 def test_the_limit_is_read_from_the_finding(limit, expected):
     assert stated_limit(Finding("a", Verdict.FALSIFIED, "r", limit=limit)) == expected

@@ -9,7 +9,7 @@ import sample_records as samples
 from markupsafe import Markup
 
 from conformance.observations import Equal
-from conformance.record import Footer, Record, RowResult
+from conformance.record import Evidence, Footer, Record, RowResult
 from conformance.verdicts import ExitCode, Verdict
 from reports.hexdump import Exhibit
 from reports.scorecard import (
@@ -27,7 +27,7 @@ COUNTER_EXAMPLE = "counterexamples/F-PARSE-041/9c1e.safetensors"
 
 
 class Page(HTMLParser):
-    """Tags, ids and text of a page, as a browser would see them."""
+    """Tags, ids and text of a page; every tag that is opened must be closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -37,13 +37,15 @@ class Page(HTMLParser):
         self._open: list[str] = []
         self.feed(html)
         self.close()
+        assert self._open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        self._open.append(tag)
+        if tag not in {"meta", "br"}:
+            self._open.append(tag)
 
     def handle_endtag(self, tag):
-        self._open.pop()
+        assert self._open.pop() == tag
 
     def handle_data(self, data):
         (self.scripts if self._open and self._open[-1] == "script" else self.text).append(data)
@@ -163,6 +165,29 @@ def test_a_counter_example_is_shown_with_its_bytes_and_offered_for_download():
     assert "data:application/octet-stream;base64," in html
 
 
+def test_a_text_file_is_shown_as_text():
+    log = Evidence("log.txt", "0" * 64, 20, media_type="text/plain")
+    rows = [RowResult(row.id, Verdict.FALSIFIED, reason="x", evidence=[log]) for row in samples.CATALOGUE.rows]
+
+    html = page_of(samples.finished(samples.header(), rows), exhibits={"log.txt": Exhibit(b"<b>died\x1b \xff</b>")})
+
+    assert "&lt;b&gt;died\\x1b \ufffd&lt;/b&gt;</pre>" in html
+
+
+def test_many_large_files_are_listed_even_if_they_cannot_be_shown():
+    files = [Evidence(f"{row.id}.bin", "0" * 64, 60_000) for row in samples.CATALOGUE.rows]
+    rows = [
+        RowResult(row.id, Verdict.FALSIFIED, reason="x", evidence=[file])
+        for row, file in zip(samples.CATALOGUE.rows, files, strict=True)
+    ]
+    exhibits = {file.path: Exhibit(bytes(16_000)) for file in files}
+
+    html = page_of(samples.finished(samples.header(), rows), exhibits=exhibits)
+
+    assert len(html.encode()) <= MAX_PAGE_BYTES
+    assert all(file.path in html for file in files)
+
+
 def test_a_huge_record_is_shortened_to_a_megabyte_and_says_so():
     noise = [Equal(name=f"part/{i}", expected="x" * 2_000, observed="y" * 2_000) for i in range(50)]
     rows = [RowResult(row.id, Verdict.ERROR, reason="z" * 9_000, observations=noise) for row in samples.CATALOGUE.rows]
@@ -175,7 +200,7 @@ def test_a_huge_record_is_shortened_to_a_megabyte_and_says_so():
 
 
 def test_a_page_that_cannot_be_shortened_is_an_error_not_a_lie():
-    extra = Extra("more", "More", Markup("<p>" + "x" * MAX_PAGE_BYTES + "</p>"))
+    extra = Extra("more", "More", Markup("<p>{}</p>").format("x" * MAX_PAGE_BYTES))
 
     with pytest.raises(PageTooLarge):
         page_of(samples.survived_record(), extras=[extra])
@@ -190,6 +215,12 @@ def test_extra_sections_follow_the_rows():
 def test_the_fingerprint_depends_on_values_and_not_on_order():
     assert fingerprint({"a": 1, "b": {"c": 2}}) == fingerprint({"b": {"c": 2}, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+
+
+def test_the_fingerprint_leaves_out_what_changes_from_moment_to_moment():
+    busy = {"gpus": [{"name": "H100", "used_bytes": 5, "processes": [{"pid": 1}]}], "load_average": [9.0]}
+
+    assert fingerprint(busy) == fingerprint({"gpus": [{"name": "H100", "used_bytes": 0}], "load_average": [0.1]})
 
 
 def test_the_environment_in_one_line_names_the_machine():
