@@ -37,20 +37,28 @@ _ENDINGS = {
     Status.CRASHED: How.CRASH,
     Status.HUNG: How.HANG,
     Status.OUTGREW: How.HANG,
-    Status.VIOLATED: How.CRASH,
 }
 
 
 def judge(demand: Demand, case: Case, outcome: Outcome) -> Finding | None:
     """What is wrong with an outcome; None if it is what the class demands."""
     if outcome.ended_process:
-        return Finding(_ENDINGS[outcome.status], f"{outcome.stage}: {outcome.message}")
+        return Finding(_ending(demand, outcome), f"{outcome.stage}: {outcome.message}")
     if outcome.status is Status.REJECTED:
         return _judge_rejection(demand, case, outcome)
     assert outcome.contents is not None
     if demand is Demand.REJECT:
         return Finding(How.WRONG_ACCEPT, _accepted_as(outcome.contents))
     return _judge_reading(case.readings, outcome)
+
+
+def _ending(demand: Demand, outcome: Outcome) -> How:
+    """An answer that is no answer came after the file was opened: it says what the file made the engine say."""
+    if outcome.status is not Status.VIOLATED:
+        return _ENDINGS[outcome.status]
+    if outcome.stage == "file.open":
+        return How.CRASH
+    return How.WRONG_ACCEPT if demand is Demand.REJECT else How.MISREAD
 
 
 def judge_control(case: Case, outcome: Outcome) -> Finding | None:

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,6 +27,11 @@ LONG_EXAMPLES = 300
 _ATTEMPTS_PER_EXAMPLE = 4
 
 
+@cache
+def _integers(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
 class DrawnSource:
     """A builder's choices, made and shrunk by Hypothesis."""
 
@@ -34,11 +40,11 @@ class DrawnSource:
 
     def integer(self, low: int, high: int) -> int:
         """A whole number in [low, high]."""
-        return self._draw(st.integers(low, high))
+        return self._draw(_integers(low, high))
 
     def pick(self, options: Sequence[T]) -> T:
         """One of the options."""
-        return options[self._draw(st.integers(0, len(options) - 1))]
+        return options[self._draw(_integers(0, len(options) - 1))]
 
 
 @st.composite

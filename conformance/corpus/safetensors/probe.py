@@ -133,13 +133,14 @@ class Prober:
         self._directory.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir.resolve()
         self._allowance = allowance or Allowance()
+        self._memory: PeakMemory | None = None
 
     def try_bytes(self, data: bytes) -> Outcome:
         """Write the bytes to a file named by their hash, try it, and remove it."""
         path = self._directory / f"{sha256(data)[:20]}.safetensors"
         path.write_bytes(data)
         try:
-            return self.try_file(path)
+            return self._best_of(path, _header_inside(data[:PREFIX_BYTES], len(data)), None)
         finally:
             path.unlink()
 
@@ -149,7 +150,12 @@ class Prober:
         A rejection that took too long or too much memory is repeated, and the best of `repeats` counts: a busy
         neighbour is not the engine's fault.
         """
-        header = header_bytes(path)
+        with path.open("rb") as stream:
+            prefix = stream.read(PREFIX_BYTES)
+            size = os.fstat(stream.fileno()).st_size
+        return self._best_of(path, _header_inside(prefix, size), only)
+
+    def _best_of(self, path: Path, header: int, only: Collection[str] | None) -> Outcome:
         outcome = self._attempt(path, header, only)
         for _ in range(self._allowance.repeats - 1):
             if not outcome.excess:
@@ -160,7 +166,8 @@ class Prober:
         return outcome
 
     def _attempt(self, path: Path, header: int, only: Collection[str] | None) -> Outcome:
-        memory = PeakMemory(self._engine.pid)
+        memory = self._watch()
+        memory.begin()
         started = time.monotonic()
         try:
             outcome = self._ask(path, header, only, started)
@@ -170,6 +177,14 @@ class Prober:
             return outcome
         outcome = replace(outcome, growth=memory.growth())
         return replace(outcome, excess=self._excess(outcome, header))
+
+    def _watch(self) -> PeakMemory:
+        pid = self._engine.pid
+        if self._memory is None or self._memory.pid != pid:
+            if self._memory is not None:
+                self._memory.close()
+            self._memory = PeakMemory(pid)
+        return self._memory
 
     def _excess(self, outcome: Outcome, header: int) -> str:
         limit = self._allowance.time_limit(header)
@@ -252,7 +267,7 @@ def read_tensor(data: TensorData, run_dir: Path) -> tuple[bytes, str]:
     if data.nbytes == 0 and not data.path:
         return b"", ""
     path = run_dir / data.path
-    if not path.resolve().is_relative_to(run_dir):
+    if not os.path.realpath(path).startswith(f"{run_dir}{os.sep}"):
         return b"", f"tensor file {data.path!r} lies outside the run directory"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -282,11 +297,8 @@ def _ended(failure: DriverFailure, seconds: float) -> Outcome:
     return Outcome(status, failure.method, seconds, message=str(failure))
 
 
-def header_bytes(path: Path) -> int:
-    """How many bytes of header the file really holds, whatever it announces."""
-    with path.open("rb") as stream:
-        prefix = stream.read(PREFIX_BYTES)
-        size = os.fstat(stream.fileno()).st_size
+def _header_inside(prefix: bytes, size: int) -> int:
+    """How many bytes of header a file really holds, whatever it announces."""
     return max(0, min(int.from_bytes(prefix, "little"), size - PREFIX_BYTES))
 
 
