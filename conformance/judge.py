@@ -160,7 +160,14 @@ def _(observation: Measured, limit: Limit, need: Callable[[str], float]) -> Find
     holds = math.isfinite(observation.value) and _RELATIONS[limit.relation](observation.value, bound)
     stated = f"{limit.relation} {bound:g} {limit.unit or observation.unit}"
     detail = f"{observation.value:g} {observation.unit}, demanded {stated}"
-    return Finding(observation.name, _verdict(holds), "one exact number against a limit", detail, stated)
+    verdict = _verdict(holds)
+    if not holds and (limit.otherwise == "inconclusive" or _in_grey_zone(observation.value, bound, limit.undecided_to)):
+        verdict = Verdict.INCONCLUSIVE
+    return Finding(observation.name, verdict, "one exact number against a limit", detail, stated)
+
+
+def _in_grey_zone(value: float, bound: float, end: float | None) -> bool:
+    return end is not None and min(bound, end) <= value <= max(bound, end)
 
 
 @_apply.register

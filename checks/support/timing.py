@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from conformance.probes import link
 from conformance.protocol.client import Engine
 from conformance.protocol.messages import Handle, Stage, UploadStaged
 from conformance.statistics import Decision, decide_rate
+from conformance.thresholds import Limit
 from conformance.trial.stand import NotTried, Stand
 
 _STAGED_BYTES = 512 * 1024 * 1024
@@ -28,24 +29,29 @@ def collect(stand: Stand, name: str, measure: Callable[[Engine], float]) -> list
     """
     limit = stand.thresholds.limit(stand.row.id, name)
     assert limit is not None
-    assert limit.limit is not None
-    assert limit.alpha is not None
-    assert limit.max_sd is not None
     _in_fresh_process(stand, measure)
     values: list[float] = []
     for look in limit.looks:
         values += [_in_fresh_process(stand, measure) for _ in range(look - len(values))]
-        decided = decide_rate(
-            values,
-            limit.limit,
-            larger_is_better=limit.relation in {">", ">="},
-            alpha=limit.alpha,
-            looks=limit.looks,
-            max_sd=limit.max_sd,
-        )
-        if decided.decision is not Decision.UNDECIDED:
+        if decided(limit, values):
             break
     return values
+
+
+def decided(limit: Limit, values: Sequence[float]) -> bool:
+    """Whether rule R1 needs no more values; the judge decides for itself, from the same numbers."""
+    assert limit.limit is not None
+    assert limit.alpha is not None
+    assert limit.max_sd is not None
+    found = decide_rate(
+        values,
+        limit.limit,
+        larger_is_better=limit.relation in {">", ">="},
+        alpha=limit.alpha,
+        looks=limit.looks,
+        max_sd=limit.max_sd,
+    )
+    return found.decision is not Decision.UNDECIDED
 
 
 def _in_fresh_process(stand: Stand, measure: Callable[[Engine], float]) -> float:
