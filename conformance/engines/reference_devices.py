@@ -120,15 +120,14 @@ class DeviceMethods:
         from reference_engine.storage import CudaStorage
 
         device = self._held.get(params.device, OpenDevice).device
-        a, b = (
-            CudaStorage.from_bytes(read_tensor(self._run_dir, data), data.dtype, data.shape, device)
-            for data in (params.a, params.b)
-        )
+        a, b = params.a, params.b
         if a.dtype != b.dtype or len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[0]:  # noqa: PLR2004
-            cause = f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)} have no product"
-            raise InvalidArgument("matrices", cause)
+            raise InvalidArgument("matrices", f"{a.dtype} {a.shape} and {b.dtype} {b.shape} have no product")
+        left, right = (
+            CudaStorage.from_bytes(read_tensor(self._run_dir, data), data.dtype, data.shape, device) for data in (a, b)
+        )
         with device.guard():
-            product = CudaStorage(device, a.tensor @ b.tensor)
+            product = CudaStorage(device, left.tensor @ right.tensor)
         return self._write(product.dtype, product.shape, product.download())
 
     # --- storages -----------------------------------------------------------------------------------------

@@ -49,7 +49,9 @@ def test_symlinked_shards_load(tied, tmp_path):
         assert len(checkpoint.tensors) == len(load_file(tied.path / "model.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/passwd", "a/../../x", "", ".", "..", "x\0.safetensors", 7, None])
+@pytest.mark.parametrize(
+    "name", ["../x.safetensors", "/etc/passwd", "a/../../x", "", ".", "..", "x\0.safetensors", 7, None]
+)
 def test_shard_outside_the_directory_is_refused(tmp_path, name):
     write_index(tmp_path, {"a": name})
     with pytest.raises((InvalidModel, FileNotFound)) as caught:
@@ -71,7 +73,9 @@ def test_tensor_absent_from_its_shard_is_named(tied, tmp_path):
         Checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map":{}}', '{"weight_map":[]}', "[" * 100_000, '{"a":NaN}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"weight_map":{}}', '{"weight_map":[]}', "[" * 100_000, '{"a":NaN}', "\xff"]
+)
 def test_malformed_index_is_refused(tmp_path, text):
     (tmp_path / "model.safetensors.index.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidModel):

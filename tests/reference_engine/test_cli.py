@@ -19,7 +19,9 @@ NO_GPU = not torch.cuda.is_available()
 
 
 def apr(*arguments, stdin=""):
-    done = subprocess.run([*APR, *map(str, arguments)], input=stdin.encode(), capture_output=True, timeout=120, check=False)
+    done = subprocess.run(
+        [*APR, *map(str, arguments)], input=stdin.encode(), capture_output=True, timeout=120, check=False
+    )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
@@ -73,7 +75,20 @@ def test_gpu_without_a_gpu_is_an_error_and_no_fallback(tied, command):
 
 
 def test_sampling_is_repeatable_by_seed(tied):
-    options = ("run", tied.path, "hello", "--no-gpu", "-n", 12, "--temperature", 1.5, "--top-p", 0.9, "--json", "--seed")
+    options = (
+        "run",
+        tied.path,
+        "hello",
+        "--no-gpu",
+        "-n",
+        12,
+        "--temperature",
+        1.5,
+        "--top-p",
+        0.9,
+        "--json",
+        "--seed",
+    )
     first, second, other = (json.loads(apr(*options, seed)[1])["tokens"] for seed in (1, 1, 2))
     assert first == second != other
 
@@ -125,7 +140,11 @@ def test_system_command_sets_the_instruction(tied):
 
 def test_bytes_that_are_not_utf8_are_no_crash(tied):
     done = subprocess.run(
-        [*APR, "chat", tied.path, "--no-gpu", "-n", "1"], input=b"\xff\xfe\n", capture_output=True, timeout=60, check=False
+        [*APR, "chat", tied.path, "--no-gpu", "-n", "1"],
+        input=b"\xff\xfe\n",
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0
 

@@ -36,4 +36,4 @@ def test_messages_of_hostile_names_are_bounded():
 
 def test_there_is_one_type_a_cause():
     assert len(KINDS) >= 15
-    assert len({typing.cast(str, kind.__doc__) for kind in KINDS}) == len(KINDS)
+    assert len({typing.cast("str", kind.__doc__) for kind in KINDS}) == len(KINDS)

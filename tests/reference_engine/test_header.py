@@ -146,7 +146,20 @@ VALID = {
         + ",".join(
             f'{json.dumps(name, ensure_ascii=index % 2 == 0)}:{{"dtype":"U8","shape":[],"data_offsets":[{index},{index + 1}]}}'
             for index, name in enumerate(
-                ["", "__w__", "__proto__", "../../etc/passwd", "é", "e\u0301", "日本", "\x7f", 'q"\\', "😀", "a b", "[{"]
+                [
+                    "",
+                    "__w__",
+                    "__proto__",
+                    "../../etc/passwd",
+                    "é",
+                    "e\u0301",
+                    "日本",
+                    "\x7f",
+                    'q"\\',
+                    "😀",
+                    "a b",
+                    "[{",
+                ]
             )
         )
         + "}",
@@ -227,7 +240,9 @@ def test_flipped_bits_never_do_more_than_refuse_or_differ_like_the_official_libr
         except InvalidFile:
             continue
         with safe_open(path, "np") as official:
-            assert ours == {n: (official.get_slice(n).get_dtype(), official.get_slice(n).get_shape()) for n in official.keys()}
+            assert ours == {
+                n: (official.get_slice(n).get_dtype(), official.get_slice(n).get_shape()) for n in official.keys()
+            }
 
 
 @pytest.mark.slow

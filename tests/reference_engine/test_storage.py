@@ -164,7 +164,9 @@ def mixed(count=300):
     generator = torch.Generator().manual_seed(1)
     dtypes = [torch.float32, torch.float16, torch.bfloat16]
     return {
-        f"t{i}": torch.randn(int(torch.randint(0, 900, (1,), generator=generator)), generator=generator).to(dtypes[i % 3])
+        f"t{i}": torch.randn(int(torch.randint(0, 900, (1,), generator=generator)), generator=generator).to(
+            dtypes[i % 3]
+        )
         for i in range(count)
     }
 
@@ -188,7 +190,9 @@ def test_tensors_longer_than_a_slab(device, tmp_path):
 @pytest.mark.parametrize("start", range(8))
 def test_data_at_any_offset_from_alignment(device, tmp_path, start):
     values = np.arange(7, dtype="<f4")
-    header = '{"h":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},"f":{"dtype":"F32","shape":[7],"data_offsets":[2,30]}}'
+    header = (
+        '{"h":{"dtype":"F16","shape":[1],"data_offsets":[0,2]},"f":{"dtype":"F32","shape":[7],"data_offsets":[2,30]}}'
+    )
     header += " " * ((start - len(header)) % 8)
     path = tmp_path / "file.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + b"\1\2" + values.tobytes())
@@ -206,7 +210,9 @@ def test_loaded_tensors_do_not_follow_the_file(device, tmp_path):
     assert torch.equal(loaded["a"].tensor, torch.ones(1000))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.int32, torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn]
+)
 def test_other_dtypes_are_refused_by_name_and_nothing_stays(device, tmp_path, dtype):
     save_file({"good": torch.ones(8), "odd.one": torch.zeros(8).to(dtype)}, tmp_path / "file.safetensors")
     with pytest.raises(UnsupportedDtype) as caught:
