@@ -55,9 +55,10 @@ def _subject(record: Record) -> str:
     header = record.header
     engine = code_span(f"{header.engine.name} {header.engine.version}".strip())
     took = f", in {duration(record.footer.duration_s)}" if record.footer else ""
+    thresholds, catalogue = (code_span(sha256[:12]) for sha256 in (header.thresholds_sha256, header.catalogue_sha256))
     return (
         f"Engine {engine} on {code_span(header.model.name)} ({code_span(header.model.kind)}){took}. "
-        f"Thresholds `{header.thresholds_sha256[:12]}`, catalogue `{header.catalogue_sha256[:12]}`, seed {header.seed}."
+        f"Thresholds {thresholds}, catalogue {catalogue}, seed {header.seed}."
     )
 
 
@@ -70,7 +71,10 @@ def _counts(summary: Summary) -> str:
 def _failure(entry: Entry) -> str:
     row, result = entry.row, entry.result
     kind = "failed in rehearsal" if entry.rehearsal_failed else result.verdict.value.lower()
-    lines = [f"### {GLYPH[result.verdict]} {row.id} {kind}", f"{code_span(row.test)} · {code_span(row.criterion)}"]
+    lines = [
+        f"### {GLYPH[result.verdict]} {code_span(row.id)} {kind}",
+        f"{code_span(row.test)} · {code_span(row.criterion)}",
+    ]
     lines += [code_block(result.reason)] if result.reason else []
     point = decisive(result)
     if point and point.observation and (more := addition(point.observation, result.reason)):

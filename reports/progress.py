@@ -9,7 +9,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -19,7 +19,7 @@ from conformance.catalogue import Catalogue
 from conformance.record import Record, RowResult
 from conformance.verdicts import Rehearsed, Verdict
 from reports.summary import READING_ORDER
-from reports.terminal import STYLE, TrialConsole, glyph, make_console, print_summary, showable
+from reports.terminal import STYLE, glyph, make_console, print_summary, showable
 from reports.text import duration, one_line
 
 _LOUD = {Verdict.FALSIFIED, Verdict.ERROR}
@@ -48,7 +48,7 @@ class Progress(Protocol):
     ) -> None: ...
 
 
-def open_progress(catalogue: Catalogue, total: int, console: TrialConsole | None = None) -> Progress:
+def open_progress(catalogue: Catalogue, total: int, console: Console | None = None) -> Progress:
     """A live view on a terminal, plain lines everywhere else; `total` is the number of rows that will run."""
     console = console or make_console()
     live = console.is_terminal and not console.is_dumb_terminal
@@ -58,7 +58,7 @@ def open_progress(catalogue: Catalogue, total: int, console: TrialConsole | None
 class PlainProgress:
     """One line a finished row, without colour or cursor movement: for pipes, files and CI logs."""
 
-    def __init__(self, catalogue: Catalogue, total: int, console: TrialConsole) -> None:
+    def __init__(self, catalogue: Catalogue, total: int, console: Console) -> None:
         self._catalogue, self._total, self._console = catalogue, total, console
         self._finished = 0
 
@@ -78,10 +78,9 @@ class PlainProgress:
         self._finished += 1
         digits = len(str(self._total))
         place = f"[{self._finished:>{digits}}/{self._total}]"
-        with self._console.while_it_lasts():
-            line = f"{place} {result.verdict.value:<12} {result.id:<12} {_remark(result)}".rstrip()
-            self._console.print(Text(showable(line, self._console)), soft_wrap=True)
-            self._console.file.flush()
+        line = f"{place} {result.verdict.value:<12} {result.id:<12} {_remark(result)}".rstrip()
+        self._console.print(Text(showable(line, self._console)), soft_wrap=True)
+        self._console.file.flush()
 
     def finish(self, record: Record, scorecard: Path | None = None) -> None:
         """Print the summary."""
@@ -98,7 +97,7 @@ class LiveProgress:
         self,
         catalogue: Catalogue,
         total: int,
-        console: TrialConsole,
+        console: Console,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._catalogue, self._total, self._console, self._clock = catalogue, total, console, clock
@@ -108,8 +107,7 @@ class LiveProgress:
         self._live = Live(get_renderable=self._view, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
-        with self._console.while_it_lasts():
-            self._live.start()
+        self._live.start()
         return self
 
     def __exit__(
@@ -128,8 +126,7 @@ class LiveProgress:
         if result.verdict in _LOUD or result.rehearsed is Rehearsed.FAILED:
             line = f"{glyph(result.verdict, self._console)} {result.verdict.value} {result.id} {_remark(result)}"
             style = STYLE[result.verdict if result.verdict in _LOUD else Verdict.FALSIFIED]
-            with self._console.while_it_lasts():
-                self._console.print(Text(showable(line, self._console), style=style))
+            self._console.print(Text(showable(line, self._console), style=style))
 
     def finish(self, record: Record, scorecard: Path | None = None) -> None:
         """Take the view away and print the summary."""
@@ -138,8 +135,7 @@ class LiveProgress:
 
     def close(self) -> None:
         """Take the view away and show the cursor again."""
-        with self._console.while_it_lasts():
-            self._live.stop()
+        self._live.stop()
 
     def _view(self) -> Group:
         done = sum(self._tally.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import groupby
@@ -117,7 +118,7 @@ def _render(
         _environment()
         .get_template("scorecard.html.jinja")
         .render(
-            record=record,
+            command=shlex.join(record.header.command),
             header=record.header,
             footer=record.footer,
             summary=summary,

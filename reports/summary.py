@@ -169,7 +169,8 @@ def _breaches(record: Record, results: list[RowResult]) -> Iterable[Problem]:
         yield Problem("The record is truncated: the harness was killed before it could finish.", grave=True)
         return
     if footer.ended != "completed":
-        yield Problem(f"The trial did not complete: it was {footer.ended}.", grave=True)
+        how = footer.ended if footer.ended in {"interrupted", "broken"} else "cut short in an unknown way"
+        yield Problem(f"The trial did not complete: it was {how}.", grave=True)
     if Counter(footer.counts) != Counter(counts(record.rows)):
         text = "The footer's counts disagree with the rows; the counts shown are taken from the rows."
         yield Problem(text, grave=True)
@@ -217,4 +218,9 @@ def _detail(results: list[RowResult]) -> str:
 def _gate(record: Record) -> str:
     if record.footer is None:
         return "shut (the record is truncated)"
-    return _EXIT_MEANING[record.footer.exit_code]
+    meaning = _EXIT_MEANING[record.footer.exit_code]
+    if record.footer.exit_code is ExitCode.OPEN and record.header.rehearsal:
+        return f"{meaning}, for a rehearsal: it says nothing about the GPU"
+    if record.footer.exit_code is ExitCode.OPEN and len(record.header.selected) < len(record.header.rows):
+        return f"{meaning}, for the selected rows only"
+    return meaning

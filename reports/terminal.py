@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from rich.console import Console
 from rich.padding import Padding
@@ -35,46 +36,74 @@ _MOST_FAILURES = 40
 _MOST_REASONS = 8
 
 
-class TrialConsole(Console):
-    """A console whose reader may leave: a closed pipe must not end a trial, let alone with an exit code of ours."""
+class LastingStream(io.TextIOBase):
+    """A text stream whose reader may leave: a closed pipe or a full disk must not end a trial.
 
-    def on_broken_pipe(self) -> None:
-        """Say nothing more; what the interpreter would still flush at its end goes nowhere."""
-        self.quiet = True
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.file.fileno())
-            os.close(nowhere)
+    At the first error it falls silent, and what the interpreter would still flush at its end goes nowhere, so that
+    the exit code stays ours.
+    """
 
-    @contextlib.contextmanager
-    def while_it_lasts(self) -> Iterator[None]:
-        """Go on when the output is gone (a closed pipe, a full disk): the record is what counts."""
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream: IO[str] | None = stream
+        self._encoding = getattr(stream, "encoding", None) or "utf-8"
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has a plain attribute here
+        """The encoding of the stream beneath."""
+        return self._encoding
+
+    def isatty(self) -> bool:
+        """True on a terminal that is still there."""
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """The descriptor beneath."""
+        if self._stream is None:
+            raise io.UnsupportedOperation("the output is gone")
+        return self._stream.fileno()
+
+    def write(self, text: str, /) -> int:
+        """Write, or forget."""
+        self._attempt(lambda stream: stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or forget."""
+        self._attempt(lambda stream: stream.flush())
+
+    def _attempt(self, action: Callable[[IO[str]], object]) -> None:
+        if self._stream is None:
+            return
         try:
-            yield
+            action(self._stream)
         except (OSError, ValueError):
-            self.on_broken_pipe()
+            gone, self._stream = self._stream, None
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, gone.fileno())
+                os.close(nowhere)
 
 
-def make_console(stream: IO[str] | None = None, width: int | None = None) -> TrialConsole:
+def make_console(stream: IO[str] | None = None, width: int | None = None) -> Console:
     """A console for foreign text: no markup, no emoji codes, no highlighting; colour only on a terminal."""
-    return TrialConsole(file=stream or sys.stdout, width=width, markup=False, emoji=False, highlight=False)
+    file = cast("IO[str]", LastingStream(stream or sys.stdout))
+    return Console(file=file, width=width, markup=False, emoji=False, highlight=False)
 
 
-def print_summary(record: Record, catalogue: Catalogue, console: TrialConsole, scorecard: Path | None = None) -> None:
-    """Print what the record amounts to; never raises because of the output."""
+def print_summary(record: Record, catalogue: Catalogue, console: Console, scorecard: Path | None = None) -> None:
+    """Print what the record amounts to; on a console of `make_console` it never raises because of the output."""
     summary = summarise(record, catalogue)
-    with console.while_it_lasts():
-        _say(console, "")
-        _failures(console, summary)
-        _undecided(console, summary)
-        _say(console, summary.headline, STYLE[summary.verdict] if not record.header.rehearsal else "bold")
-        _say(console, summary.detail)
-        for problem in summary.problems:
-            _say(console, f"! {problem.text}", "bold red" if problem.grave else "yellow")
-        shut = not summary.gate_open or not summary.trustworthy
-        _say(console, f"Gate: {summary.gate}", "bold red" if shut else "green")
-        if scorecard is not None:
-            _say(console, f"Scorecard: {scorecard}", whole=True)
+    _say(console, "")
+    _failures(console, summary)
+    _undecided(console, summary)
+    _say(console, summary.headline, STYLE[summary.verdict] if not record.header.rehearsal else "bold")
+    _say(console, summary.detail)
+    for problem in summary.problems:
+        _say(console, f"! {problem.text}", "bold red" if problem.grave else "yellow")
+    shut = not summary.gate_open or not summary.trustworthy
+    _say(console, f"Gate: {summary.gate}", "bold red" if shut else "green")
+    if scorecard is not None:
+        _say(console, f"Scorecard: {scorecard}", whole=True)
 
 
 def glyph(verdict: Verdict, console: Console) -> str:
@@ -102,7 +131,7 @@ def _failure(console: Console, entry: Entry) -> None:
     if point and point.observation and (more := addition(point.observation, result.reason)):
         _say(console, more, indent=2)
     if result.reproduce:
-        _say(console, f"  {one_line(result.reproduce, 4_000)}", "cyan", whole=True)
+        _say(console, f"  {result.reproduce}", "cyan", whole=True)
     _say(console, "")
 
 

@@ -39,7 +39,7 @@ def test_the_summary_names_what_failed_and_how_to_see_it_again():
     text = render_markdown(samples.mixed_record(), samples.CATALOGUE)
 
     assert text.startswith("## Falsified: 7 of 100 tests violated their criterion.\n\n**Gate: shut, exit code 1")
-    assert "### ✗ F-MEM-029 falsified" in text
+    assert "### ✗ `F-MEM-029` falsified" in text
     assert "falsify run --engine 'engines/naïve.toml' --seed 29 F-MEM-029" in text
     assert "1 \N{MULTIPLICATION SIGN} `no peer installed: llama.cpp`" in text
 

@@ -157,6 +157,20 @@ def test_a_terminal_gets_a_live_view_and_its_cursor_back(record_file):
     assert b"\x1b[31mred" not in output
 
 
+def test_a_terminal_that_goes_away_does_not_end_the_trial(record_file):
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        **command(record_file, TERM="xterm-256color"), stdout=follower, stderr=subprocess.PIPE
+    ) as process:
+        os.close(follower)
+        os.read(leader, 1)
+        os.close(leader)
+        errors = process.stderr.read()
+        assert process.wait(timeout=60) == 7
+
+    assert errors == b""
+
+
 def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 65_536)
