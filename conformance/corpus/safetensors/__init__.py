@@ -1,0 +1,1 @@
+"""SafeTensors files by class: malformed, valid but unusual, and one checkpoint in many containers."""

@@ -56,7 +56,7 @@ def byte_count(dtype: str, shape: Sequence[int]) -> int:
 
 
 def json_string(text: str, *, ascii_only: bool = False) -> str:
-    """A JSON string literal: the shortest legal spelling, or every non-ASCII character as `\\u` escapes."""
+    """A JSON string literal: the shortest legal spelling, or every non-ASCII character escaped."""
     return '"' + "".join(_character(char, ascii_only) for char in text) + '"'
 
 
@@ -69,7 +69,7 @@ def _character(char: str, ascii_only: bool) -> str:
 
 
 def escaped(text: str) -> str:
-    """Every character as `\\uXXXX`, in surrogate pairs beyond the first plane."""
+    """Every character as an escape of four hexadecimal digits, in surrogate pairs beyond the first plane."""
     units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 

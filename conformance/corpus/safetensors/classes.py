@@ -121,9 +121,7 @@ class Family:
         """Register a builder whose files a reader may accept or refuse, but not misread."""
         return self._register(Demand.EITHER, rule, row, official_accepts, note)
 
-    def accepts(
-        self, rule: Rule, *, row: str = ""
-    ) -> Callable[[Callable[[Source], Case]], Callable[[Source], Case]]:
+    def accepts(self, rule: Rule, *, row: str = "") -> Callable[[Callable[[Source], Case]], Callable[[Source], Case]]:
         """Register a builder whose files a reader must accept and read exactly."""
         return self._register(Demand.ACCEPT, rule, row, official_accepts=True, note="")
 

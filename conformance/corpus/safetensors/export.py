@@ -63,9 +63,7 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     controls: list[Control]
 
 
-def export(
-    directory: Path, seed: int = 0, *, examples: int = 3, classes: Iterable[CorpusClass] = CLASSES
-) -> Verdicts:
+def export(directory: Path, seed: int = 0, *, examples: int = 3, classes: Iterable[CorpusClass] = CLASSES) -> Verdicts:
     """Write `examples` distinct files of every class, their controls and `verdicts.json`.
 
     Raises:

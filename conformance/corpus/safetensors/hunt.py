@@ -154,9 +154,7 @@ class _Trial:
     def _spent(self) -> bool:
         if self.failed_at is None:
             return False
-        return (
-            self.restarts >= self.budget.restarts or time.monotonic() - self.failed_at >= self.budget.seconds
-        )
+        return self.restarts >= self.budget.restarts or time.monotonic() - self.failed_at >= self.budget.seconds
 
 
 def confine(directory: Path) -> None:

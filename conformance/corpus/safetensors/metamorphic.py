@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import safetensors
 
@@ -61,7 +62,7 @@ class Variant:
 def read_checkpoint(directory: Path) -> Checkpoint:
     """Read `model.safetensors` of a directory through the official library."""
     path = directory / WEIGHTS
-    found = safetensors.deserialize(path.read_bytes())
+    found: Any = safetensors.deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     tensors = [Tensor(name, v["dtype"], tuple(v["shape"]), bytes(v["data"])) for name, v in found]
     with safetensors.safe_open(path, framework="numpy") as handle:
         metadata = tuple(sorted((handle.metadata() or {}).items()))
@@ -290,7 +291,7 @@ def _write_shards(
     checkpoint: Checkpoint,
     target: Path,
     names: Sequence[str],
-    write: Callable[[Path, bytes], None] = lambda path, data: None if path.write_bytes(data) else None,
+    write: Callable[[Path, bytes], object] = Path.write_bytes,
     encode: Callable[[Layout], bytes] = lambda layout: document(layout).encode(),
 ) -> None:
     """Deal the tensors out to the shards in turn, and write the index."""

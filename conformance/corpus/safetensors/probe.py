@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -38,11 +39,14 @@ CLEAR_KINDS = frozenset({ErrorKind.INVALID_FILE, ErrorKind.UNSUPPORTED_DTYPE})
 MIB = 2**20
 _PANICS = ("panicked at", "Traceback (most recent call last)", "goroutine ", "terminate called", "core dumped")
 # Words that say that something is wrong, and not what.
-_EMPTY_WORDS = frozenset(
-    "a an and bad be broken but can cannot could corrupt corrupted couldn did error exception fail failed failure "
-    "file files find for format from in input internal invalid is it load loaded loading malformed model not of "
-    "on open opening or parse parsing read reading safetensor safetensors so something that the this to unable "
-    "unexpected unknown was went while wrong".split()
+_EMPTY_WORDS = re.compile(
+    r"\b(?:"
+    r"a|an|and|bad|be|broken|but|can|cannot|could|corrupt|corrupted|couldn|did|error|exception|"
+    r"fail|failed|failure|file|files|find|for|format|from|in|input|internal|invalid|is|it|load|"
+    r"loaded|loading|malformed|model|not|of|on|open|opening|or|parse|parsing|read|reading|"
+    r"safetensor|safetensors|so|something|that|the|this|to|unable|unexpected|unknown|was|went|"
+    r"while|wrong"
+    r")\b"
 )
 
 
@@ -253,16 +257,19 @@ class Prober:
         """A tensor's bytes as handed over, and how they contradict what was said of them."""
         payload, flaw = read_tensor(data, self._run_dir)
         if not flaw and (data.dtype, list(data.shape)) != (entry.dtype, list(entry.shape)):
-            flaw = f"tensor {entry.name!r} is inspected as {entry.dtype} {entry.shape}, read as {data.dtype} {data.shape}"
+            flaw = (
+                f"tensor {entry.name!r} is inspected as {entry.dtype} {entry.shape}, read as {data.dtype} {data.shape}"
+            )
         if not flaw and entry.end is not None and entry.begin is not None and entry.end - entry.begin != len(payload):
             flaw = f"tensor {entry.name!r} is told to span {entry.end - entry.begin} bytes and has {len(payload)}"
         return payload, flaw
 
 
 def read_tensor(data: TensorData, run_dir: Path) -> tuple[bytes, str]:
-    """Read the file that a driver names, never more than it announced, and take it away; and what is wrong with it.
+    """Read the file that a driver names and take it away; the bytes, and what is wrong with them (empty if nothing).
 
-    The file is the engine's: it is not mapped, not followed out of the run directory, and need not be a file.
+    The file is the engine's: never more is read than was announced, and it is not mapped, not followed out of the
+    run directory, and need not be a regular file.
     """
     if data.nbytes == 0 and not data.path:
         return b"", ""
@@ -270,19 +277,24 @@ def read_tensor(data: TensorData, run_dir: Path) -> tuple[bytes, str]:
     if not os.path.realpath(path).startswith(f"{run_dir}{os.sep}"):
         return b"", f"tensor file {data.path!r} lies outside the run directory"
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        payload = _read_regular(path, data.nbytes + 1)
+        path.unlink(missing_ok=True)
     except OSError as error:
-        return b"", f"tensor file {data.path!r} cannot be opened: {error.strerror}"
+        return b"", f"tensor file {data.path!r} cannot be read: {error.strerror}"
+    flaw = ""
+    if len(payload) != data.nbytes:
+        flaw = f"tensor file {data.path!r} does not have the announced {data.nbytes} bytes"
+    elif sha256(payload) != data.sha256:
+        flaw = f"tensor file {data.path!r} does not have the announced sha256"
+    return payload, flaw
+
+
+def _read_regular(path: Path, limit: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return b"", f"tensor file {data.path!r} is not a regular file"
-        payload = stream.read(data.nbytes + 1)
-    path.unlink(missing_ok=True)
-    if len(payload) != data.nbytes:
-        return payload, f"tensor file {data.path!r} does not have the announced {data.nbytes} bytes"
-    if sha256(payload) != data.sha256:
-        return payload, f"tensor file {data.path!r} does not have the announced sha256"
-    return payload, ""
+            raise OSError(errno.EINVAL, "not a regular file")
+        return stream.read(limit)
 
 
 def _ended(failure: DriverFailure, seconds: float) -> Outcome:
@@ -304,17 +316,16 @@ def _header_inside(prefix: bytes, size: int) -> int:
 
 def unclear(refusal: EngineRefused, path: Path) -> str:
     """Why a refusal is not clear; empty if it is: of a fitting kind, naming the file, and saying a cause."""
-    if refusal.kind not in CLEAR_KINDS:
-        return f"the kind is {refusal.kind}, not invalid_file"
-    if any(text in refusal.message for text in _PANICS):
-        return "the message is a panic's or a traceback's"
     told = f"{refusal.message} {' '.join(_strings(refusal.fields))}"
-    if path.name not in told:
-        return "the message does not name the file"
     rest = refusal.message.replace(str(path), " ").replace(path.name, " ").lower()
-    if not set(re.findall(r"[^\W\d_]{2,}", rest)) - _EMPTY_WORDS:
-        return "the message says no cause"
-    return ""
+    cause = re.search(r"[^\W\d_]{2,}", _EMPTY_WORDS.sub(" ", rest))
+    complaints = (
+        (refusal.kind not in CLEAR_KINDS, f"the kind is {refusal.kind}, not invalid_file"),
+        (any(text in refusal.message for text in _PANICS), "the message is a panic's or a traceback's"),
+        (path.name not in told, "the message does not name the file"),
+        (cause is None, "the message says no cause"),
+    )
+    return next((complaint for holds, complaint in complaints if holds), "")
 
 
 def _strings(value: object) -> list[str]:

@@ -15,6 +15,4 @@ from conformance.corpus.safetensors.malformed import (
 
 _FAMILIES = (framing, encoding, syntax, entries, shapes, offsets, metadata, truncation, foreign)
 
-MALFORMED: tuple[CorpusClass, ...] = tuple(
-    found for module in _FAMILIES for found in module.FAMILY.classes
-)
+MALFORMED: tuple[CorpusClass, ...] = tuple(found for module in _FAMILIES for found in module.FAMILY.classes)

@@ -118,9 +118,7 @@ def other_padding(source: Source) -> Case:
     return base.broken(replace(base.parts, multiple=0).with_header(padded), (base.contents,))
 
 
-@FAMILY.leaves_open(
-    Rule.BRACE, official_accepts=True, note="its own tests demand that leading white space passes"
-)
+@FAMILY.leaves_open(Rule.BRACE, official_accepts=True, note="its own tests demand that leading white space passes")
 def leading_space(source: Source) -> Case:
     """White space stands before the opening brace."""
     base = plain(source)
@@ -134,5 +132,5 @@ def lone_surrogate_escape(source: Source) -> Case:
     base = plain(source)
     half = source.pick(["\\ud800", "\\udc00", "\\udfff\\ud800"])
     first = base.parts.members[0]
-    renamed = Member(f"{first.key[:-1]}{half}\"", first.value)
+    renamed = Member(f'{first.key[:-1]}{half}"', first.value)
     return base.broken(base.parts.with_member(0, renamed))

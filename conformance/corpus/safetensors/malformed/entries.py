@@ -7,7 +7,6 @@ from dataclasses import replace
 from conformance.corpus.safetensors.builder import (
     DTYPE_BITS,
     Contents,
-    Member,
     TensorContents,
     escaped,
     json_string,
@@ -80,9 +79,7 @@ def dtype_not_string(source: Source) -> Case:
     return _with_entry(source, plain(source), "dtype", value)
 
 
-@FAMILY.rejects(
-    Rule.ENTRY, official_accepts=True, note="serde reads an enum's variant from a map with one null member"
-)
+@FAMILY.rejects(Rule.ENTRY, official_accepts=True, note="serde reads an enum's variant from a map with one null member")
 def dtype_as_object(source: Source) -> Case:
     """The dtype is an object whose only key is its name."""
     base = plain(source)
@@ -98,17 +95,13 @@ def value_not_object(source: Source) -> Case:
     return _with_value(source, plain(source), source.pick(["null", "0", '"F32"', "true", "[]", '""']))
 
 
-@FAMILY.rejects(
-    Rule.ENTRY, official_accepts=True, note="serde reads a struct from a list of its fields in order"
-)
+@FAMILY.rejects(Rule.ENTRY, official_accepts=True, note="serde reads a struct from a list of its fields in order")
 def value_as_list(source: Source) -> Case:
     """A tensor's entry is the list of its three fields without their keys."""
     base = plain(source)
     index = source.pick(base.parts.tensors())
     values = ",".join(value for _, value in base.parts.members[index].fields())
-    return base.broken(
-        base.parts.with_member(index, replace(base.parts.members[index], value=f"[{values}]"))
-    )
+    return base.broken(base.parts.with_member(index, replace(base.parts.members[index], value=f"[{values}]")))
 
 
 @FAMILY.rejects(Rule.ENTRY)

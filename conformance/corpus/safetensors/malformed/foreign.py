@@ -123,8 +123,7 @@ def png(source: Source) -> Case:
     size = struct.pack(">IIBBBBB", len(pixels), 1, 8, 0, 0, 0, 0)
     chunks = [(b"IHDR", size), (b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b"")]
     body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     return base.broken(b"\x89PNG\r\n\x1a\n" + body)
 

@@ -115,7 +115,7 @@ def range_within(source: Source) -> Case:
 
 @FAMILY.rejects(Rule.OFFSETS)
 def reversed_pair(source: Source) -> Case:
-    """begin and end are exchanged."""
+    """The two offsets are exchanged."""
     base = plain(source)
     index = source.pick(base.parts.tensors())
     begin, end = _range(base, index)
@@ -283,7 +283,7 @@ def above_64_bits(source: Source) -> Case:
 
 @FAMILY.rejects(Rule.OFFSETS)
 def difference_wraps(source: Source) -> Case:
-    """end minus begin is right only where subtraction wraps at 2**64."""
+    """The difference of the offsets is right only where subtraction wraps at 2**64."""
     base = plain(source)
     index = source.pick(base.parts.tensors())
     begin, end = _range(base, index)

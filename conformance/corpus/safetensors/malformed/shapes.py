@@ -216,4 +216,3 @@ def half_filled_byte(source: Source) -> Case:
     size = count * DTYPE_BITS[dtype] // 8
     base = plain_from(Layout((Tensor("w", dtype, (count,), filler(source.integer(0, 65_535), size)),)))
     return _with_shape(base, 0, [count - source.integer(1, step - 1)])
-

@@ -129,9 +129,7 @@ def odd_integer(source: Source) -> Case:
     text = base.parts.json()
     found = source.pick(list(re.finditer(r"(?<=[\[,])\d+(?=[\],])", text)))
     digits = found.group()
-    spelled = source.pick(
-        ["0" + digits, "+" + digits, hex(int(digits)), digits + ".", digits + "_0", digits + "L"]
-    )
+    spelled = source.pick(["0" + digits, "+" + digits, hex(int(digits)), digits + ".", digits + "_0", digits + "L"])
     return _edited(base, text[: found.start()] + spelled + text[found.end() :])
 
 
@@ -210,7 +208,7 @@ def keyword_bit_flipped(source: Source) -> Case:
     """One bit of one letter of dtype, shape or data_offsets is flipped."""
     base = plain(source)
     raw = bytearray(base.parts.header_bytes())
-    found = source.pick(list(re.finditer("(?<=\")(dtype|shape|data_offsets)(?=\")", base.parts.json())))
+    found = source.pick(list(re.finditer('(?<=")(dtype|shape|data_offsets)(?=")', base.parts.json())))
     raw[source.integer(found.start(), found.end() - 1)] ^= 1 << source.integer(0, 6)
     return base.broken(base.parts.with_header(bytes(raw)))
 

@@ -179,7 +179,8 @@ def rank_high(source: Source) -> Case:
     """A tensor of rank 5 to 32."""
     base = plain(source)
     rank = source.integer(5, 32)
-    shape = tuple(source.integer(1, 2) if at < 8 else 1 for at in range(rank))
+    wide = min(rank, 8)
+    shape = (*(source.integer(1, 2) for _ in range(wide)), *(1,) * (rank - wide))
     dtype = source.pick(WEIGHT_DTYPES)
     payload = filler(source.integer(0, 65_535), byte_count(dtype, shape))
     return _written(base, Layout((*base.layout.tensors, Tensor("deep", dtype, shape, payload))))

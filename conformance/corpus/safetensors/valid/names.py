@@ -25,7 +25,9 @@ def _named(source: Source, *names: str) -> Case:
 @FAMILY.accepts(Rule.NAMES)
 def unicode(source: Source) -> Case:
     """A name of letters from any script, and beyond the first plane."""
-    return _named(source, source.pick(["größe", "重み", "вес", "וזן", "weights-🧮", "𝒘", "e\u0301", "﷽", "\u200b"]))
+    return _named(
+        source, source.pick(["größe", "重み", "вес", "וזן", "weights-🧮", "\U0001d498", "e\u0301", "﷽", "\u200b"])
+    )
 
 
 @FAMILY.accepts(Rule.NAMES)

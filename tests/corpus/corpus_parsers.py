@@ -137,9 +137,7 @@ class Naive(Strict):
         length = self.length(data[:8])
         root = json.loads(data[8 : 8 + length])
         metadata = root.pop("__metadata__", {})
-        tensors = {
-            name: (value["dtype"], value["shape"], *value["data_offsets"]) for name, value in root.items()
-        }
+        tensors = {name: (value["dtype"], value["shape"], *value["data_offsets"]) for name, value in root.items()}
         return tensors, metadata, data[8 + length :]
 
 
@@ -175,10 +173,10 @@ class NoEnd(Strict):
 class NoSize(Strict):
     """The shape is not compared with the bytes."""
 
-    def fits(self, name, size, begin, end):
+    def fits(self, *_):
         pass
 
-    def size(self, dtype, shape):
+    def size(self, *_):
         return 0
 
 
@@ -554,14 +552,14 @@ class Internal(Strict):
 class Refusing(Strict):
     """Refuses everything, clearly."""
 
-    def open(self, data):
+    def open(self, _data):
         raise Bad("checksum of the header does not match")
 
 
 class Lazy(Strict):
     """Checks ranges only when a tensor is read."""
 
-    def ranges(self, tensors, buffer):
+    def ranges(self, tensors, _buffer):
         self.checked = tensors
 
     def read(self, buffer, entry):
@@ -592,8 +590,9 @@ class BothKept(Strict):
         pass
 
     def entries(self, root):
-        root.pop("__metadata__#2", None)
-        return super().entries(root)[0], {"blocks": "2"}
+        twice = root.pop("__metadata__#2", None)
+        tensors, metadata = super().entries(root)
+        return tensors, {"blocks": "2"} if twice else metadata
 
 
 class Stripping(Strict):
