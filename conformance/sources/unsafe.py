@@ -15,8 +15,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-_CALLS = {"frombuffer", "from_address", "from_buffer", "from_blob", "from_dlpack", "data_ptr", "as_strided", "cudart"}
+_CALLS = {"frombuffer", "from_address", "from_blob", "from_dlpack", "data_ptr", "as_strided", "cudart"}
 _CALLS |= {"CDLL", "PyDLL", "as_array", "string_at", "memmove"}
+_CALLS_OF_CTYPES = {"from_buffer", "from_param"}
 _MODULES = {"ctypes", "cffi"}
 _KERNEL_MODULES = {"triton", "cupy", "numba"}
 _NOT_KERNELS = {"list", "dict", "set", "tuple", "frozenset", "type", "deque", "defaultdict"}
@@ -67,9 +68,11 @@ def _python_comments(source: str) -> dict[int, tuple[str, bool]]:
 
 
 def _python_unsafe(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    launches = bool(_imported(tree) & _KERNEL_MODULES)
+    imported = _imported(tree)
+    launches = bool(imported & _KERNEL_MODULES)
+    calls = _CALLS | (_CALLS_OF_CTYPES if imported & _MODULES else set())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and (name := _called(node.func)) in _CALLS:
+        if isinstance(node, ast.Call) and (name := _called(node.func)) in calls:
             yield node.lineno, f"call of {name}"
         elif isinstance(node, ast.Call) and launches and _is_launch(node.func):
             yield node.lineno, "kernel launch"

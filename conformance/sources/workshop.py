@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 from pathlib import Path
 
@@ -152,8 +151,14 @@ def fresh_environment(directory: Path) -> tuple[Path, Path]:
     python = directory / "bin" / "python"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site = directory / "lib" / version / "site-packages"
-    (site / "runner-packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    (site / "runner-packages.pth").write_text("".join(f"{path}\n" for path in _runner_packages()))
     return python, site
+
+
+def _runner_packages() -> list[str]:
+    """Directories on this process's path that packages were installed into; a checkout is none of them."""
+    places = (Path(path) for path in sys.path if path)
+    return [str(place) for place in places if place.is_dir() and next(place.glob("*.dist-info"), None)]
 
 
 def _end(output: bytes | None) -> str:

@@ -111,3 +111,8 @@ def test_rust_comment_far_above_covers_nothing():
     code = "// SAFETY: everything below\nfn f() {\n    unsafe { g() }\n    unsafe { h() }\n}\n"
 
     assert unexplained(scan_rust(code)) == [3, 4]
+
+
+def test_a_library_that_parses_a_buffer_is_not_ctypes():
+    assert scan_python("tokenizer = Tokenizer.from_buffer(raw)\n") == []
+    assert len(unexplained(scan_python("import ctypes  # SAFETY: x\ny = ctypes.c_int.from_buffer(raw)\n"))) == 1
