@@ -140,6 +140,8 @@ def test_refusal_by_the_template_is_the_callers_error():
         "{% for i in range(90000) %}{{ messages[0].content }}{{ i }}" + "x" * 1000 + "{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% include '/etc/passwd' %}",
+        "{% set n = namespace(x='a' ) %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='a' ) %}{% for i in range(60) %}{% set n.x = n.x|replace('a','aa') %}{% endfor %}",
     ],
 )
 def test_unsafe_or_endless_templates_are_stopped(source):
