@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from conformance.corpus import geometry
+from conformance.corpus.cache import ContentChanged, cache_root
 from conformance.corpus.checkpoint import read_json
 from conformance.corpus.geometry import GAINS, QWEN2_5_1_5B, SEED, geometry_checkpoint
 from conformance.corpus.seeded_weights import from_bf16, qwen2_plans, seeded_pieces, to_bf16
@@ -36,7 +38,7 @@ def test_threads_do_not_change_the_bytes(tmp_path):
     for threads in (1, 3):
         write_weights(tmp_path / "w", plans, seeded_pieces(plans, GAINS, SEED), threads)
         digests.add(hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest())
-    assert digests == {"@@"}
+    assert digests == {"9117bf9e380609e7b1bc77a0361603b5cf0114f1eea25a759e8d577a46e59447"}
 
 
 def test_bf16_is_the_rounding_of_f32():
@@ -77,3 +79,10 @@ def test_second_call_finds_the_first():
     assert geometry_checkpoint("F32", MINIATURE) == place
     assert (place / "model.safetensors").stat().st_mtime_ns == before
     assert geometry_checkpoint("F32", MINIATURE, seed=1) != place
+
+
+def test_other_numbers_than_the_pinned_ones_are_refused(monkeypatch):
+    monkeypatch.setattr(geometry, "QWEN2_5_1_5B", MINIATURE)
+    with pytest.raises(ContentChanged, match="F32"):
+        geometry_checkpoint()
+    assert not [path for path in cache_root().iterdir() if path.is_dir()]
