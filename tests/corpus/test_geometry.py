@@ -8,6 +8,7 @@ from conformance.corpus import geometry
 from conformance.corpus.cache import ContentChanged, cache_root
 from conformance.corpus.checkpoint import read_json
 from conformance.corpus.geometry import GAINS, QWEN2_5_1_5B, SEED, geometry_checkpoint
+from conformance.corpus.goldens import load_goldens
 from conformance.corpus.seeded_weights import from_bf16, qwen2_plans, seeded_pieces, to_bf16
 from conformance.corpus.weights_file import read_tensors, write_weights
 
@@ -86,3 +87,13 @@ def test_other_numbers_than_the_pinned_ones_are_refused(monkeypatch):
     with pytest.raises(ContentChanged, match="F32"):
         geometry_checkpoint()
     assert not [path for path in cache_root().iterdir() if path.is_dir()]
+
+
+def test_shipped_goldens_vary_and_cover_the_ends_of_the_vocabulary():
+    goldens = load_goldens(geometry.GOLDENS)
+    assert goldens.run.vocab_size == QWEN2_5_1_5B["vocab_size"]
+    for case in goldens.run.cases:
+        assert len(case.ids) == 32
+        assert len(set(case.ids)) > 20
+    assert {0, 151935} <= set(goldens.case("ids_first_and_last").prompt_ids)
+    assert len(goldens.forced("forced_64").positions) == 64
