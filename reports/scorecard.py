@@ -102,7 +102,7 @@ def render_scorecard(
     """
     page = ""
     for detail in _DETAILS:
-        page = _render(record, catalogue, exhibits or {}, extras, record_sha256, detail)
+        page = _render(record, catalogue, exhibits or {}, extras, record_sha256=record_sha256, detail=detail)
         if len(page.encode()) <= MAX_PAGE_BYTES:
             return page
     raise PageTooLarge(len(page.encode()))
@@ -113,6 +113,7 @@ def _render(
     catalogue: Catalogue,
     exhibits: Mapping[str, Exhibit],
     extras: Sequence[Extra],
+    *,
     record_sha256: str,
     detail: Detail,
 ) -> str:
