@@ -46,6 +46,8 @@ _OF_DECISION = {
     Decision.UNDECIDED: Verdict.INCONCLUSIVE,
 }
 _SHOWN = 200
+ENGINE = "engine"
+"""The reserved observation name for what befell the engine as a whole."""
 
 
 class Situation(msgspec.Struct, frozen=True):
@@ -101,7 +103,7 @@ def _breaches_of_contract(
 ) -> list[Finding]:
     """A check that observed less, or other things, than the catalogue demands is broken, whatever it saw."""
     demanded = set(row.observes) | (set(row.observes_on_gpu) if situation.gpu else set())
-    allowed = set(row.observes) | set(row.observes_on_gpu)
+    allowed = set(row.observes) | set(row.observes_on_gpu) | {ENGINE}
     names = [observation.name for observation in observations]
     bases = {name.split("/", 1)[0] for name in names}
     ended_early = any(
@@ -158,7 +160,14 @@ def _(observation: Measured, limit: Limit, need: Callable[[str], float]) -> Find
     holds = math.isfinite(observation.value) and _RELATIONS[limit.relation](observation.value, bound)
     stated = f"{limit.relation} {bound:g} {limit.unit or observation.unit}"
     detail = f"{observation.value:g} {observation.unit}, demanded {stated}"
-    return Finding(observation.name, _verdict(holds), "one exact number against a limit", detail, stated)
+    verdict = _verdict(holds)
+    if not holds and (limit.otherwise == "inconclusive" or _in_grey_zone(observation.value, bound, limit.undecided_to)):
+        verdict = Verdict.INCONCLUSIVE
+    return Finding(observation.name, verdict, "one exact number against a limit", detail, stated)
+
+
+def _in_grey_zone(value: float, bound: float, end: float | None) -> bool:
+    return end is not None and min(bound, end) <= value <= max(bound, end)
 
 
 @_apply.register

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class SourceTable(_Table, frozen=True):
     """Where its sources lie, relative to the manifest; `include` are glob patterns of what belongs to the engine."""
 
     root: str
-    include: list[str] = ["**/*.py"]
+    include: tuple[str, ...] = ("**/*.py",)
     language: str = "python"
 
 
@@ -68,10 +69,25 @@ class CommandTable(_Table, frozen=True):
 
 
 class CliTable(_Table, frozen=True):
-    """The command line that fills the role of `apr`."""
+    """The command line that fills the role of `apr`; the defaults are the specification's own spelling.
+
+    `run` and `chat` are arguments with `{model}`, `{prompt}` and `{max_tokens}` filled in. `backend_gpu` and
+    `backend_cpu` are patterns that a line of the verbose output must match; the JSON fields are named too.
+    """
 
     command: list[str]
     env: dict[str, str] = {}
+    run: tuple[str, ...] = ("run", "{model}", "{prompt}", "--max-tokens", "{max_tokens}")
+    chat: tuple[str, ...] = ("chat", "{model}", "--max-tokens", "{max_tokens}")
+    gpu: tuple[str, ...] = ("--gpu",)
+    cpu: tuple[str, ...] = ("--no-gpu",)
+    json: tuple[str, ...] = ("--json",)
+    verbose: tuple[str, ...] = ("--verbose",)
+    backend_gpu: str = r"^Backend: GPU \("
+    backend_cpu: str = r"^Backend: CPU \("
+    text_field: str = "text"
+    used_gpu_field: str = "used_gpu"
+    answer: str = r"\A(?P<answer>.*)\Z"
 
 
 class Manifest(_Table, frozen=True):
@@ -95,7 +111,7 @@ class LoadedManifest(msgspec.Struct, frozen=True):
     path: Path
     sha256: str
 
-    def filled(self, command: list[str], **extra: str) -> list[str]:
+    def filled(self, command: Sequence[str], **extra: str) -> list[str]:
         """The command with `{python}`, `{manifest_dir}` and extra placeholders filled in."""
         values = {"python": sys.executable, "manifest_dir": str(self.path.parent), **extra}
         return [_fill(word, values) for word in command]

@@ -26,7 +26,9 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """The numbers behind one observation of one row; which of them are needed depends on its kind.
 
     `alpha` is the row's error rate for FALSIFIED and for CORROBORATED alike; `looks` the run counts at which a
-    sequential rule may stop; `max_sd` the largest spread (of logarithms) at which it may decide at all.
+    sequential rule may stop; `max_sd` the largest spread (of logarithms) at which it may decide at all. A single
+    number beyond its limit is INCONCLUSIVE up to `undecided_to`, and throughout where `otherwise` says so: then it
+    is a precondition of the measurement, not the claim.
     """
 
     reason: str
@@ -43,6 +45,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     min_examples: int | None = None
     min_classes: int | None = None
     max_growth: int | None = None
+    undecided_to: float | None = None
+    otherwise: Literal["falsified", "inconclusive"] = "falsified"
 
 
 class Thresholds(msgspec.Struct, frozen=True):

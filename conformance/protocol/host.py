@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import msgspec
 
-from conformance.protocol.guard import PR_SET_PDEATHSIG, prctl
 from conformance.protocol.messages import (
     MAX_LINE_BYTES,
     METHODS,
@@ -74,7 +73,6 @@ def serve(factory: Callable[[], Adapter]) -> None:
     Args:
         factory: Imports the engine and makes its adapter; called after standard output was set aside.
     """
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     requests, answers = _set_streams_aside()
@@ -149,7 +147,8 @@ class Host:
         message = _one_line(str(error)) or type(error).__name__
         if data is None:
             return RpcError(INTERNAL_ERROR, message, ErrorData(ErrorKind.INTERNAL, type(error).__qualname__))
-        return RpcError(ENGINE_ERROR, message, data)
+        fields = {name: _text(value) if isinstance(value, str) else value for name, value in data.fields.items()}
+        return RpcError(ENGINE_ERROR, message, ErrorData(data.kind, data.type, fields))
 
 
 def _convert(request: Request, kind: type[Message]) -> Message:
@@ -200,7 +199,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def _one_line(text: str) -> str:
+def _text(text: str) -> str:
     # Names of files that are not UTF-8 come as surrogates, which JSON cannot carry.
-    line = " ".join(text.encode("utf-8", "replace").decode().split())
+    return text.encode("utf-8", "replace").decode()
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(_text(text).split())
     return line if len(line) <= MESSAGE_CHARACTERS else line[:MESSAGE_CHARACTERS] + "…"

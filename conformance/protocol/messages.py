@@ -91,8 +91,11 @@ class Empty(Message, frozen=True):
 # --- session ------------------------------------------------------------------------------------------
 
 
-class Initialize(Message, frozen=True):
-    """First call of a session. `run_dir` is the only directory the driver may write tensors to."""
+class Initialize(Message, frozen=True, omit_defaults=False):
+    """First call of a session. `run_dir` is the only directory the driver may write tensors to.
+
+    A driver that does not speak the major version of `protocol` refuses.
+    """
 
     run_dir: str
     protocol: str = PROTOCOL_VERSION

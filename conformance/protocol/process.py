@@ -21,12 +21,13 @@ from conformance.protocol import guard
 from conformance.protocol.failures import DriverNotStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CHUNK_BYTES = 256 * 1024
 DRAIN_ROUNDS = 64
 GUARD_START_S = 30.0
 GUARD_END_S = 10.0
+SWEEP_INTERVAL_S = 0.01
 MARK = "FALSIFY_DRIVER"
 
 
@@ -75,7 +76,9 @@ class GuardedProcess:
         closed: True when everything is over: no process, no guard, no descriptor.
     """
 
-    def __init__(self, command: list[str], *, cwd: Path, env: dict[str, str], stderr_bytes: int) -> None:
+    def __init__(
+        self, command: list[str], *, cwd: Path, env: dict[str, str], line_bytes: int, stderr_bytes: int
+    ) -> None:
         """Start `command` in `cwd` with exactly the environment `env`.
 
         Raises:
@@ -87,7 +90,9 @@ class GuardedProcess:
         self.ended: Ended | None = None
         self.pid = 0
         self.closed = False
+        self._line_bytes = line_bytes
         self._stderr = Tail(stderr_bytes)
+        self._process: psutil.Process | None = None
         self._mark = uuid.uuid4().hex
         self._failed = ""
         self._answers = b""
@@ -112,6 +117,12 @@ class GuardedProcess:
     def stdout_open(self) -> bool:
         """False once the command closed its standard output, or we did."""
         return self._stdout in self._handlers
+
+    def closed_stream(self) -> str:
+        """Which of `output` and `input` the command has closed on us; empty while it can still answer."""
+        if not self.stdout_open:
+            return "output"
+        return "input" if self._stdin < 0 else ""
 
     @property
     def over(self) -> bool:
@@ -211,12 +222,17 @@ class GuardedProcess:
         return self._control.fileno() not in self._handlers
 
     def _sweep(self) -> None:
-        # The driver killed or stopped its guard: find what it started by the mark in the environment.
-        mark = f"{MARK}={self._mark}".encode()
-        for process in psutil.process_iter():
-            with suppress(OSError, psutil.Error):
-                if mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                    process.send_signal(signal.SIGKILL)
+        # The driver killed its guard: what it started is found by the mark in the environment.
+        victims = set() if self._process is None else {self._process}
+        deadline = time.monotonic() + GUARD_END_S
+        while time.monotonic() < deadline:
+            victims = {process for process in victims | set(_marked(self._mark)) if _lives(process)}
+            if not victims:
+                return
+            for process in victims:
+                with suppress(psutil.Error):
+                    process.kill()
+            time.sleep(SWEEP_INTERVAL_S)
 
     def _listen(self, descriptor: int, handler: Callable[[], None], events: int = select.POLLIN) -> None:
         os.set_blocking(descriptor, False)
@@ -250,6 +266,8 @@ class GuardedProcess:
             self._forget(self._stdin)
 
     def _read_stdout(self) -> None:
+        if len(self.stdout) > self._line_bytes:
+            return  # too much already, whatever else is there
         piece = _read(self._stdout)
         if piece is None:
             return
@@ -279,11 +297,28 @@ class GuardedProcess:
         word, _, rest = line.partition(" ")
         if word == "pid":
             self.pid = int(rest)
+            with suppress(psutil.NoSuchProcess):
+                self._process = psutil.Process(self.pid)
         elif word == "exit":
             status, max_rss_kib = map(int, rest.split())
             self.ended = Ended.from_wait(status, max_rss_kib)
         else:
             self._failed = rest
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            variables = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+            if f"{MARK}={mark}".encode() in variables:
+                yield process
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _read(descriptor: int) -> bytes | None:

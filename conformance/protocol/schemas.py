@@ -1,11 +1,17 @@
-"""JSON Schemas of the protocol, generated from its messages; `docs/schemas/protocol.json` is the committed copy."""
+"""JSON Schemas generated from the messages; committed copies lie in `docs/schemas`.
+
+`python -m conformance.protocol.schemas docs/schemas` writes them again.
+"""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from conformance import record
 from conformance.protocol.messages import MAX_LINE_BYTES, METHODS, PROTOCOL_VERSION, Request, Response
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -41,3 +47,13 @@ def schemas() -> dict[str, Any]:
 def render(schema: dict[str, Any]) -> str:
     """A schema as the text of its committed copy."""
     return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
+
+
+def main(directory: Path) -> None:
+    """Write the committed copies again."""
+    for name, schema in (("protocol", schemas()), ("record", dict(record.schema()))):
+        (directory / f"{name}.json").write_text(render(schema), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from conformance.record import Footer, Header, Record, RowResult, counts, encode_line
-from conformance.trial.outcome import NOT_SELECTED, exit_code, headline_verdict
+from conformance.trial.outcome import exit_code, headline_verdict
 from conformance.verdicts import Verdict
 
 RECORD_FILE = "record.jsonl"
@@ -64,18 +64,14 @@ class Recorder:
         Raises:
             TwiceRecorded: the row has a line already.
         """
-        if result.id in self.results:
-            raise TwiceRecorded(result.id)
-        self.results[result.id] = result
-        self._write(encode_line(result))
-        if result.reason != NOT_SELECTED:
-            self._listener.row_finished(result)
+        self._keep(result)
+        self._listener.row_finished(result)
 
     def finish(self, ended: str, absent: Callable[[str], RowResult]) -> Record:
         """Write a line for every row that has none (`absent` says why), then the footer."""
         for row_id in self.header.rows:
             if row_id not in self.results:
-                self.record(absent(row_id))
+                self._keep(absent(row_id))
         rows = [self.results[row_id] for row_id in self.header.rows]
         footer = Footer(
             ended=ended,
@@ -87,6 +83,12 @@ class Recorder:
         )
         self._write(encode_line(footer))
         return Record(self.header, rows, footer)
+
+    def _keep(self, result: RowResult) -> None:
+        if result.id in self.results:
+            raise TwiceRecorded(result.id)
+        self.results[result.id] = result
+        self._write(encode_line(result))
 
     def _write(self, line: bytes) -> None:
         self._file.write(line)

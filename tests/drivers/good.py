@@ -28,7 +28,7 @@ class Adapter:
     def file_open(self, params):
         if params.path == "vanish":
             raise Vanished("lost\nfor ever")
-        file = Path(params.path).open("rb")
+        file = Path(params.path).open("rb")  # noqa: SIM115 - closed by file.close
         self.files[file.fileno()] = file
         return m.Handle(file.fileno())
 

@@ -129,6 +129,12 @@ def flood_lines():
         os.write(1, b"garbage\n" * 8192)
 
 
+def flood_after_answer():
+    answer(opened(), {"payload": ""})
+    while True:
+        os.write(1, b"garbage\n" * 8192)
+
+
 def flood_one_line():
     opened()
     while True:
@@ -185,13 +191,13 @@ def null_result():
 
 def not_a_number():
     request = opened()
-    say('{"id": %d, "result": {"payload": NaN}}' % request["id"])
+    answer(request, {"payload": float("nan")})
     time.sleep(60)
 
 
 def not_utf8():
-    request = opened()
-    os.write(1, b'{"id": %d, "result": {"payload": "\xff\xfe"}}\n' % request["id"])
+    opened()
+    os.write(1, b'{"id": 2, "result": {"payload": "\xff\xfe"}}\n')
     time.sleep(60)
 
 
@@ -202,16 +208,16 @@ def unknown_kind():
 
 
 def nested_result():
-    request = opened()
+    opened()
     deep = "[" * 100_000 + "]" * 100_000
-    say('{"id": %d, "result": %s}' % (request["id"], deep))
+    say('{"id": 2, "result": ' + deep + "}")
     time.sleep(60)
 
 
 def nested_field():
     deep = '{"a":' * 100_000 + "1" + "}" * 100_000
     opened()
-    say('{"zzz": %s}' % deep)
+    say('{"zzz": ' + deep + "}")
     time.sleep(60)
 
 

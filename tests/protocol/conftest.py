@@ -9,11 +9,12 @@ from conformance.protocol.client import Launch
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = ROOT / "tests" / "drivers"
+WORKER = "TESTED_BY"
 
 
 def environment():
     inherited = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE")}
-    return {**inherited, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    return {**inherited, "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), WORKER: str(os.getpid())}
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def nothing_left_behind():
 def _marked():
     for process in psutil.process_iter():
         try:
-            if "FALSIFY_DRIVER" in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(WORKER) == str(os.getpid()) and process.status() != psutil.STATUS_ZOMBIE:
                 yield process
         except psutil.Error:
             continue

@@ -62,6 +62,7 @@ def numpy_npz(source: Source) -> Case:
 
 def _npy(payload: bytes) -> bytes:
     stream = io.BytesIO()
+    # SAFETY: `payload` is immutable bytes of this process, read as single bytes.
     np.save(stream, np.frombuffer(payload, np.uint8), allow_pickle=False)
     return stream.getvalue()
 

@@ -1,0 +1,1 @@
+"""What several checks share: building, planting controls, tensors, models. It observes nothing by itself."""

@@ -1,0 +1,86 @@
+"""The engine built from a clean export, and its roles as they resolve there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from conformance.manifest import CommandTable, LoadedManifest, load_manifest
+from conformance.protocol.client import Engine
+from conformance.sources import resolve
+from conformance.sources.workshop import Installed, Workshop, run
+from conformance.trial.launching import launch_of
+from conformance.trial.stand import NotTried, Stand
+
+ROLES = ("SafeTensorsCudaLoader", "SafeTensorsCudaModel", "CudaStorage", "from_safetensors", "generate")
+
+
+def required(stand: Stand, table: str) -> CommandTable:
+    """A command table of the manifest.
+
+    Raises:
+        NotTried: the manifest has none.
+    """
+    found = getattr(stand.manifest.manifest, table)
+    if not isinstance(found, CommandTable):
+        raise NotTried(f"the manifest has no [{table}] table")
+    return found
+
+
+def workshop(stand: Stand) -> Workshop:
+    """The workshop of this trial."""
+    return Workshop(stand.manifest, stand.plan.directory / "work" / "workshop")
+
+
+def installed(stand: Stand) -> Installed:
+    """The engine as built and installed once in this trial."""
+    required(stand, "build")
+    return _installed(stand.plan.engine, stand.plan.directory / "work" / "workshop")
+
+
+@cache
+def _installed(engine: str, directory: Path) -> Installed:
+    manifest: LoadedManifest = load_manifest(engine)
+    table = manifest.manifest.build
+    assert table is not None
+    return Workshop(manifest, directory).install(table)
+
+
+def ready(stand: Stand) -> Installed:
+    """The installed engine.
+
+    Raises:
+        NotTried: it does not build, which is F-BUILD-001's finding.
+    """
+    made = installed(stand)
+    if not made.ok:
+        raise NotTried("blocked by F-BUILD-001: the build failed")
+    return made
+
+
+def resolved_roles(stand: Stand) -> dict[str, dict[str, Any]]:
+    """What each role of the manifest resolves to inside the built environment; an absent role resolves to nothing."""
+    if stand.manifest.manifest.engine.language != "python":
+        raise NotTried("roles are resolved by reflection, which this language does not offer here")
+    made = ready(stand)
+    roles = {role: stand.manifest.manifest.roles.get(role, ":") for role in ROLES}
+    asked = run([made.python, "-I", str(Path(resolve.__file__)), json.dumps(roles)], Path(made.site), 120)
+    if not asked.ok:
+        raise NotTried(f"the built environment cannot be asked: {asked.told}")
+    found: dict[str, dict[str, Any]] = json.loads(asked.output.splitlines()[-1])
+    return found
+
+
+@contextmanager
+def built_engine(stand: Stand) -> Iterator[Engine]:
+    """The engine started from the built artefact, with nothing of the checkout on its path."""
+    made = ready(stand)
+    launch = launch_of(stand.manifest, stand.plan, python=made.python)
+    environment = {key: value for key, value in launch.env.items() if key != "PYTHONPATH"}
+    with Engine(replace(launch, env=environment)) as engine:
+        yield engine

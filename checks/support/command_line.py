@@ -1,0 +1,201 @@
+"""The engine's command line as a user runs it: through pipes and a pseudo-terminal, watched by NVML."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from conformance.manifest import CliTable
+from conformance.probes.nvml import process_memory
+from conformance.trial.launching import engine_environment
+from conformance.trial.stand import NotTried, Stand
+
+_TRACEBACKS = ("Traceback (most recent call last)", "panicked at", "terminate called", "core dumped", "fatal runtime")
+_OUTPUT_BYTES = 4 * 1024 * 1024
+_POLL_S = 0.02
+_UNREADABLE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A finished command: exit status (negative: the signal; None: out of time), its streams, and device memory.
+
+    `device_bytes` is the most that NVML saw the process hold, None where nobody looked. Through a pseudo-terminal
+    both streams are one, in `stdout`.
+    """
+
+    status: int | None
+    stdout: str
+    stderr: str
+    seconds: float
+    device_bytes: int | None = None
+
+    @property
+    def first_error(self) -> str:
+        """The first line of standard error that says anything."""
+        return next((line.strip() for line in self.stderr.splitlines() if line.strip()), "")
+
+    @property
+    def trace(self) -> str | None:
+        """The mark of a traceback or panic in either stream; None if there is none."""
+        return next((mark for mark in _TRACEBACKS if mark in self.stdout or mark in self.stderr), None)
+
+
+def cli(stand: Stand) -> CliTable:
+    """The manifest's command line.
+
+    Raises:
+        NotTried: it has none.
+    """
+    table = stand.manifest.manifest.cli
+    if table is None:
+        raise NotTried("capability cli is not offered: the manifest has no [cli] table")
+    return table
+
+
+def arguments(
+    stand: Stand, template: Sequence[str], *, model: Path, prompt: str = "", max_tokens: int = 32
+) -> list[str]:
+    """A whole command: the program, then the template filled in."""
+    values = {"model": str(model), "prompt": prompt, "max_tokens": str(max_tokens)}
+    return [*stand.manifest.filled(cli(stand).command), *stand.manifest.filled(template, **values)]
+
+
+def device_flags(stand: Stand) -> tuple[str, ...]:
+    """`--gpu` on a GPU machine, `--no-gpu` in a rehearsal."""
+    return cli(stand).gpu if stand.gpu else cli(stand).cpu
+
+
+def run_command(
+    stand: Stand,
+    command: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    env: dict[str, str] | None = None,
+    timeout: float = 120.0,
+    watch_device: bool = False,
+    unprivileged: bool = False,
+) -> Output:
+    """Run to the end through pipes. `unprivileged` drops root's right to read everything."""
+    began = time.monotonic()
+    whole = [*_UNREADABLE, *command] if unprivileged and os.geteuid() == 0 else list(command)
+    with (stand.directory / "cli.stdout").open("w+b") as out, (stand.directory / "cli.stderr").open("w+b") as err:
+        process = subprocess.Popen(
+            whole,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=err,
+            cwd=stand.directory,
+            env=engine_environment(cli(stand).env | (env or {})),
+            start_new_session=True,
+        )
+        _feed(process, stdin)
+        peak, status = _wait(process, timeout, _device_probe(stand, process.pid) if watch_device else None)
+        told, complained = _read_back(out), _read_back(err)
+    return Output(status, told, complained, time.monotonic() - began, peak)
+
+
+def _feed(process: subprocess.Popen[bytes], stdin: bytes) -> None:
+    assert process.stdin is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write(stdin)
+    with suppress(BrokenPipeError):
+        process.stdin.close()
+
+
+def _device_probe(stand: Stand, pid: int) -> Callable[[], int]:
+    return lambda: process_memory(stand.plan.device_index, pid) or 0
+
+
+def _wait(
+    process: subprocess.Popen[bytes], timeout: float, probe: Callable[[], int] | None
+) -> tuple[int | None, int | None]:
+    deadline = time.monotonic() + timeout
+    peak: int | None = None
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return peak, None
+        if probe is not None:
+            peak = max(peak or 0, probe())
+        time.sleep(_POLL_S)
+    return peak, process.returncode
+
+
+def _read_back(stream: BinaryIO) -> str:
+    stream.seek(0)
+    return stream.read(_OUTPUT_BYTES).decode(errors="replace")
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of a dialogue on a terminal: wait until the pattern is seen, then send."""
+
+    wait_for: str
+    send: bytes
+
+
+def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, timeout: float = 120.0) -> Output:
+    """Run in a pseudo-terminal of its own session and hold a dialogue; ^C and ^D are sent as a terminal sends them."""
+    began = time.monotonic()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        _become(stand, command)
+    try:
+        seen, told = "", 0
+        pending = list(steps)
+        while time.monotonic() - began < timeout:
+            if pending and (match := re.search(pending[0].wait_for, seen[told:])):
+                told += match.end()
+                os.write(terminal, pending.pop(0).send)
+            piece = _read_terminal(terminal)
+            if piece is None:
+                return Output(_status(pid), seen, "", time.monotonic() - began)
+            seen += piece
+        os.kill(pid, signal.SIGKILL)
+        _status(pid)
+        return Output(None, seen, "", time.monotonic() - began)
+    finally:
+        os.close(terminal)
+
+
+def _become(stand: Stand, command: Sequence[str]) -> None:
+    """The child's side: never returns."""
+    try:
+        os.chdir(stand.directory)
+        environment = engine_environment(cli(stand).env | {"TERM": "dumb", "COLUMNS": "200"})
+        os.execvpe(command[0], list(command), environment)  # noqa: S606  arguments are a list, no shell
+    finally:
+        os._exit(127)
+
+
+def _read_terminal(terminal: int) -> str | None:
+    """What the terminal shows now; None when the other side is gone."""
+    if not select.select([terminal], [], [], _POLL_S)[0]:
+        return ""
+    try:
+        piece = os.read(terminal, 65536)
+    except OSError:
+        return None
+    return piece.decode(errors="replace") if piece else None
+
+
+def _status(pid: int) -> int:
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def answer_of(stand: Stand, output: Output) -> str:
+    """The generated text inside the program's standard output, by the manifest's pattern."""
+    found = re.search(cli(stand).answer, output.stdout, re.DOTALL)
+    return (found.group("answer") if found else "").strip("\r\n")

@@ -1,0 +1,185 @@
+"""One pool of fresh processes for all timed rows: each process yields one value for every one of them.
+
+Everything is timed from outside, on the geometry checkpoint (Qwen2.5-1.5B's shapes, F32, batch 1), from a warm
+page cache. Decoding is the difference of two lengths, so that prefill and fixed cost cancel.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from checks.support.timing import decided
+from conformance.corpus.geometry import geometry_checkpoint
+from conformance.environment import usable_cores
+from conformance.probes.nvml import memory_in_use, process_memory, utilisation
+from conformance.protocol.client import Engine
+from conformance.protocol.messages import Generate, Generation, Handle, Logits, ModelLoad, ModelLoaded
+from conformance.trial.launching import launch_of
+from conformance.trial.stand import Stand
+
+PROMPT, SHORT, LONG = 128, 17, 273
+CPU_SHORT, CPU_LONG = 3, 11
+CHECKED_STEPS = 32
+UTILISATION_TOKENS = 1200
+_POLL_S = 0.01
+_IDS = 151643
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What one fresh process showed; seconds, tokens a second, bytes. `peak_bytes` is NVML's for the process."""
+
+    load_s: float
+    first_token_32_s: float
+    first_token_1000_s: float
+    decode_rate: float
+    peak_bytes: int
+    weight_bytes: int
+    ids: list[int]
+    wrong_steps: list[int]
+
+
+_POOL: list[Run] = []
+
+
+def sample(stand: Stand, name: str, value_of: Callable[[Run], float]) -> list[float]:
+    """Values for a row from the pool, which grows until rule R1 can decide this row or its last look is reached."""
+    limit = stand.thresholds.limit(stand.row.id, name)
+    assert limit is not None
+    stand.weights = "geometry"
+    values: list[float] = []
+    for look in limit.looks:
+        while len(_POOL) < look:
+            _POOL.append(_one_run(stand))
+        values = [value_of(run) for run in _POOL[:look]]
+        if decided(limit, values):
+            break
+    return values
+
+
+def all_runs(stand: Stand) -> Sequence[Run]:
+    """The runs so far; at least one."""
+    if not _POOL:
+        _POOL.append(_one_run(stand))
+    return _POOL
+
+
+def prompt_ids(length: int, seed: int = 0) -> list[int]:
+    """Seeded ids below the tokenizer's specials."""
+    source = random.Random(seed)  # noqa: S311  reproducible prompts
+    return [source.randrange(_IDS) for _ in range(length)]
+
+
+def _one_run(stand: Stand) -> Run:
+    directory = geometry_checkpoint("F32")
+    _warm(directory)
+    with stand.engine.fresh() as engine:
+        index, pid = stand.plan.device_index, engine.pid
+        with peak_of(lambda: process_memory(index, pid) or memory_in_use(index)) as peak:
+            began = time.perf_counter()
+            model: ModelLoaded = engine.call("model.load", ModelLoad(str(directory), stand.model_device, "F32"))
+            load = time.perf_counter() - began
+            first_32 = timed(engine, model, prompt_ids(32), 1)
+            first_1000 = timed(engine, model, prompt_ids(1000), 1)
+            rate, ids = decode_rate(engine, model, SHORT, LONG)
+        return Run(
+            load_s=load,
+            first_token_32_s=first_32,
+            first_token_1000_s=first_1000,
+            decode_rate=rate,
+            peak_bytes=max(peak),
+            weight_bytes=model.weight_bytes,
+            ids=ids,
+            wrong_steps=_not_computed(stand, engine, model, ids),
+        )
+
+
+def decode_rate(engine: Engine, model: ModelLoaded, short: int, long: int) -> tuple[float, list[int]]:
+    """Tokens a second by the difference of two lengths, and the ids of the long one."""
+    prompt = prompt_ids(PROMPT)
+    timed(engine, model, prompt, short)
+    few = timed(engine, model, prompt, short)
+    began = time.perf_counter()
+    answer = _generate(engine, model, prompt, long)
+    many = time.perf_counter() - began
+    return (long - short) / max(many - few, 1e-9), list(answer.ids)
+
+
+def timed(engine: Engine, model: ModelLoaded, prompt: list[int], count: int) -> float:
+    """Seconds from the request to its answer."""
+    began = time.perf_counter()
+    _generate(engine, model, prompt, count)
+    return time.perf_counter() - began
+
+
+def _generate(engine: Engine, model: ModelLoaded, prompt: list[int], count: int) -> Generation:
+    request = Generate(model.handle, count, prompt_ids=prompt, ignore_eos=True)
+    answer: Generation = engine.call("generate", request)
+    return answer
+
+
+def _not_computed(stand: Stand, engine: Engine, model: ModelLoaded, ids: list[int]) -> list[int]:
+    """Steps whose id is not the argmax of the teacher-forced logits, near-ties apart: tokens that nobody computed."""
+    if len(ids) != LONG:
+        return list(range(len(ids), LONG))
+    whole = [*prompt_ids(PROMPT), *ids]
+    request = Logits(model.handle, whole[:-1], last=CHECKED_STEPS)
+    logits = stand.read_tensor(engine.call("model.logits", request))
+    chosen = np.array(ids[-CHECKED_STEPS:])
+    gaps = logits.max(axis=1) - np.take_along_axis(logits, chosen[:, None], axis=1)[:, 0]
+    limit = stand.thresholds.limit(stand.row.id, "not_computed")
+    margin = limit.tie_margin if limit is not None and limit.tie_margin is not None else 0.0
+    return [LONG - CHECKED_STEPS + int(step) for step in np.flatnonzero(gaps > margin)]
+
+
+def cpu_rate(stand: Stand) -> float:
+    """Decoding on the engine's CPU path in a fresh process, on all cores: the fairest opponent it has."""
+    with Engine(launch_of(stand.manifest, stand.plan, threads=usable_cores())) as engine:
+        model = engine.call("model.load", ModelLoad(str(geometry_checkpoint("F32")), "cpu", "F32"))
+        return decode_rate(engine, model, CPU_SHORT, CPU_LONG)[0]
+
+
+def utilisation_while_decoding(stand: Stand) -> tuple[list[int], float, float]:
+    """NVML's utilisation samples while decoding, the edges dropped; seconds, and the rate in tokens a second."""
+    with stand.engine.fresh() as engine:
+        model = engine.call("model.load", ModelLoad(str(geometry_checkpoint("F32")), stand.model_device, "F32"))
+        timed(engine, model, prompt_ids(PROMPT), SHORT)
+        with peak_of(lambda: utilisation(stand.plan.device_index), 0.1) as seen:
+            seconds = timed(engine, model, prompt_ids(PROMPT), UTILISATION_TOKENS)
+        engine.call("model.unload", Handle(model.handle))
+    edge = max(1, len(seen) // 10)
+    return seen[edge:-edge], seconds, UTILISATION_TOKENS / seconds
+
+
+@contextmanager
+def peak_of(read: Callable[[], int], interval: float = _POLL_S) -> Iterator[list[int]]:
+    """Read an instrument again and again in the background while the block runs; the readings."""
+    readings = [read()]
+    done = threading.Event()
+
+    def poll() -> None:
+        while not done.wait(interval):
+            readings.append(read())
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    try:
+        yield readings
+    finally:
+        done.set()
+        thread.join()
+
+
+def _warm(directory: Path) -> None:
+    """Read the weights once, so that the page cache is as warm as the record says."""
+    for path in directory.glob("*.safetensors"):
+        with path.open("rb") as file:
+            while file.read(64 * 1024 * 1024):
+                continue

@@ -1,0 +1,182 @@
+"""The model on trial and its golden answers: asking as the golden run was asked, and comparing what comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from conformance.corpus.golden_cases import has_word
+from conformance.corpus.goldens import GoldenCase, GoldenForced
+from conformance.observations import LogitsDistance, Tokens
+from conformance.protocol.client import Engine
+from conformance.protocol.messages import (
+    ChatMessage,
+    Generate,
+    Generation,
+    Handle,
+    Logits,
+    ModelLoad,
+    ModelLoaded,
+)
+from conformance.trial.stand import NotTried, Stand
+
+
+@contextmanager
+def loaded_from(stand: Stand, path: Path, *, dtype: str | None = "F32", device: str = "") -> Iterator[ModelLoaded]:
+    """Another checkpoint on the trial's device (or a named one), unloaded afterwards."""
+    model = stand.engine.call("model.load", ModelLoad(str(path), device or stand.model_device, dtype))
+    try:
+        yield model
+    finally:
+        if stand.engine.alive:
+            stand.engine.call("model.unload", Handle(model.handle))
+
+
+@contextmanager
+def loaded_model(stand: Stand, engine: Engine | None = None, *, dtype: str | None = "F32") -> Iterator[ModelLoaded]:
+    """The checkpoint on trial on the trial's device, computed in F32 unless told otherwise, unloaded afterwards."""
+    engine = engine or stand.engine
+    model = engine.call("model.load", ModelLoad(str(stand.model_directory), stand.model_device, dtype))
+    try:
+        yield model
+    finally:
+        if engine.alive:
+            engine.call("model.unload", Handle(model.handle))
+
+
+def golden_cases(stand: Stand, row: str | None = None) -> Sequence[GoldenCase]:
+    """The golden generations of this row that the golden run itself answered.
+
+    Raises:
+        NotTried: there is none.
+    """
+    cases = stand.goldens.for_row(row or stand.row.id)
+    if not cases:
+        raise NotTried(f"the golden run of {stand.plan.model.name} answers none of this row's prompts")
+    return cases
+
+
+def first_golden(stand: Stand) -> GoldenCase:
+    """A golden generation of at least two ids.
+
+    Raises:
+        NotTried: there is none.
+    """
+    for case in stand.goldens.run.cases:
+        if len(case.ids) > 1:
+            return case
+    raise NotTried("no golden generation of two ids or more")
+
+
+def chat_golden(stand: Stand) -> tuple[GoldenCase, str]:
+    """A golden answer to a single user turn through the chat template, and the user's text.
+
+    Raises:
+        NotTried: there is none that the golden run ended by itself.
+    """
+    for case in stand.goldens.run.cases:
+        turns = as_messages(case)
+        plain = (
+            len(turns) == 1 and turns[0].role == "user" and turns[0].content.strip() and "\n" not in turns[0].content
+        )
+        if plain and case.stop_id is not None and case.text.strip():
+            return case, turns[0].content
+    raise NotTried("no golden answer to a single user turn that ends by itself")
+
+
+def as_messages(case: GoldenCase) -> list[ChatMessage]:
+    """The conversation that a case was asked through the chat template; empty for a raw one."""
+    if case.messages is not None:
+        return list(case.messages)
+    return [] if case.raw or case.prompt is None else [ChatMessage("user", case.prompt)]
+
+
+def request_of(model: ModelLoaded, case: GoldenCase) -> Generate:
+    """The request that asks what the golden run was asked, in the same way."""
+    if case.raw and case.prompt is not None:
+        return Generate(model.handle, case.max_tokens, prompt=case.prompt)
+    if turns := as_messages(case):
+        return Generate(model.handle, case.max_tokens, messages=turns)
+    return Generate(model.handle, case.max_tokens, prompt_ids=list(case.prompt_ids))
+
+
+def ask(stand: Stand, model: ModelLoaded, case: GoldenCase) -> Generation:
+    """Generate what the golden run generated."""
+    answer: Generation = stand.engine.call("generate", request_of(model, case))
+    return answer
+
+
+def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Generation) -> None:
+    """Observe `ids/<case>`: every decision, the stop id included, under the near-tie rule with re-anchoring."""
+    expected, observed = list(case.decisions), decisions_of(answer)
+    step = next((i for i, (a, b) in enumerate(zip(expected, observed, strict=False)) if a != b), None)
+    reanchored = None
+    if step is not None:
+        forced = [*case.prompt_ids, *expected[: step + 1]]
+        left = len(expected) - step - 1
+        again = Generate(model.handle, max(left, 1), prompt_ids=forced)
+        reanchored = decisions_of(stand.engine.call("generate", again))[:left]
+    stand.observe(
+        Tokens(
+            name=f"ids/{case.name}",
+            expected=expected,
+            observed=observed,
+            margins=list(case.margins),
+            reanchored=reanchored,
+            note=answer.text[:200],
+        )
+    )
+
+
+def decisions_of(answer: Generation) -> list[int]:
+    """The ids that were chosen, and the stop id where one ended the generation."""
+    return [*answer.ids, *([answer.stop_id] if answer.stop_id is not None else [])]
+
+
+def observe_logits(stand: Stand, name: str, model: ModelLoaded, case: GoldenCase | GoldenForced) -> None:
+    """Observe teacher-forced logits against golden ones at every decision of the case."""
+    stand.observe(distance(stand, name, logits_at(stand, model, case), case))
+
+
+def logits_at(stand: Stand, model: ModelLoaded, case: GoldenCase | GoldenForced) -> np.ndarray:
+    """The engine's logits [decisions, vocabulary] where the golden run kept its own."""
+    if isinstance(case, GoldenForced):
+        whole = stand.read_tensor(stand.engine.call("model.logits", Logits(model.handle, list(case.ids))))
+        return whole[list(case.positions)]
+    ids = [*case.prompt_ids, *case.ids]
+    decisions = len(case.decisions)
+    last = len(case.ids) + 1
+    whole = stand.read_tensor(stand.engine.call("model.logits", Logits(model.handle, ids, last=last)))
+    return whole[:decisions]
+
+
+def distance(stand: Stand, name: str, observed: np.ndarray, case: GoldenCase | GoldenForced) -> LogitsDistance:
+    """How far the engine's logits are from the golden ones, over the stored columns and the golden top ones."""
+    columns, golden = stand.goldens.logits(case)
+    top_ids, top = stand.goldens.top(case)
+    wanted = case.argmax if isinstance(case, GoldenForced) else case.decisions
+    seen = np.concatenate([observed[:, columns], np.take_along_axis(observed, top_ids, axis=1)], axis=1)
+    known = np.concatenate([golden, top], axis=1)
+    return LogitsDistance(
+        name=name,
+        positions=len(wanted),
+        max_abs=float(np.abs(seen - known).max()),
+        min_cosine=float(_cosines(seen, known).min()),
+        argmax_expected=list(wanted),
+        argmax_observed=[int(best) for best in observed.argmax(axis=1)],
+        margins=list(case.margins),
+    )
+
+
+def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return np.where(norms > 0, (left * right).sum(axis=1) / np.where(norms > 0, norms, 1), 0.0)
+
+
+def missing_words(case: GoldenCase, text: str) -> list[str]:
+    """Words that the golden answer holds by demand and this text lacks, as whole words."""
+    return [word for word in (case.expect.contains if case.expect else ()) if not has_word(text, word)]

@@ -1,0 +1,179 @@
+"""III. Memory Transfer: bitwise, resident on the device, in any alignment, freed, and at the link's speed."""
+
+from __future__ import annotations
+
+from checks.support.devices import growth_over, witness_memory
+from checks.support.tensors import (
+    PATTERN_CLASSES,
+    bits_of,
+    every_half_pattern,
+    host_tensor,
+    special_values,
+    write_safetensors,
+)
+from checks.support.timing import collect, link_rates, staged_rate
+from checks.support.transfer import Payload, round_trip
+from conformance.observations import Sample
+from conformance.protocol.messages import Account, Drop, Handle, LoadFile, StoredTensor, Upload
+from conformance.trial.stand import Stand
+
+KIB, MIB = 1024, 1024 * 1024
+
+
+def test_f_mem_021(stand: Stand) -> None:
+    round_trip(stand, {"1KB": Payload("F32", [256], bits_of("F32", 256, stand.random))})
+
+
+def test_f_mem_022(stand: Stand) -> None:
+    count = (1024 if stand.gpu else 64) * MIB // 4
+    round_trip(stand, {"1GB": Payload("F32", [count], bits_of("F32", count, stand.random))})
+
+
+def test_f_mem_023(stand: Stand) -> None:
+    shapes = ([0], [0, 7], [7, 0], [3, 0, 5])
+    empty = {f"{dtype}/{shape}": Payload(dtype, shape, b"") for dtype in ("F32", "F16", "BF16") for shape in shapes}
+    round_trip(stand, empty | {"beside": Payload("F32", [3], bits_of("F32", 3, stand.random))})
+
+
+def test_f_mem_024(stand: Stand) -> None:
+    sizes = (1, 2, 3, 31, 255, 4097, 1_000_003)
+    round_trip(stand, {f"{n}": Payload("F32", [n], bits_of("F32", n, stand.random)) for n in sizes})
+
+
+def test_f_mem_025(stand: Stand) -> None:
+    values = {name: Payload("F32", [len(bits) // 4], bits) for name, bits in special_values("F32").items()}
+    noise = Payload("F32", [MIB], bits_of("F32", MIB, stand.random))
+    round_trip(stand, values | {"random bits": noise})
+    stand.equal("classes", expected=sorted(PATTERN_CLASSES), observed=sorted(values))
+
+
+def test_f_mem_026(stand: Stand) -> None:
+    round_trip(stand, {"all 65,536 patterns": Payload("F16", [256, 256], every_half_pattern(stand.random))})
+
+
+def test_f_mem_027(stand: Stand) -> None:
+    round_trip(stand, {"all 65,536 patterns": Payload("BF16", [256, 256], every_half_pattern(stand.random))})
+
+
+def test_f_mem_028(stand: Stand) -> None:
+    with stand.opened_device() as device:
+        for offset in range(8):
+            tensors = {
+                f"{dtype}.{count}": (dtype, [count], bits_of(dtype, count, stand.random))
+                for dtype, count in (("F16", 5), ("F32", 33), ("BF16", 7), ("F32", 1))
+            }
+            path = write_safetensors(stand.directory / f"offset-{offset}.safetensors", tensors, data_start=offset)
+            loaded = stand.engine.call("storage.load_file", LoadFile(device.handle, str(path)))
+            observed = {
+                name: stand.read_bytes(stand.engine.call("storage.download", Handle(stored.handle))).hex()
+                for name, stored in loaded.tensors.items()
+            }
+            expected = {name: payload.hex() for name, (_, _, payload) in tensors.items()}
+            stand.equal(f"same_bytes/{offset}", expected=expected, observed=observed)
+            stand.engine.call("storage.drop", Drop([stored.handle for stored in loaded.tensors.values()]))
+
+
+def test_f_mem_029(stand: Stand) -> None:
+    if not stand.needs_gpu("bandwidth"):
+        return
+    link = link_rates(stand)
+    values = collect(stand, "bandwidth", lambda engine: staged_rate(stand, engine, pinned=True))
+    stand.observe(Sample(name="bandwidth", values=values, unit="B/s", context=link))
+
+
+def test_f_mem_030(stand: Stand) -> None:
+    count = (8 if stand.gpu else 1) * MIB // 4
+    with stand.opened_device() as device:
+        for pinned in (False, True):
+            payloads = [bits_of("F32", count, stand.random) for _ in range(32)]
+            sent = [host_tensor(stand, "F32", [count], payload) for payload in payloads]
+            handles = [
+                stand.engine.call("storage.upload", Upload(device.handle, [one], pinned, asynchronous=True)).handles[0]
+                for one in sent
+            ]
+            stand.engine.call("device.synchronize", Handle(device.handle))
+            wrong = [
+                index
+                for index, (handle, payload) in enumerate(zip(handles, payloads, strict=True))
+                if stand.read_bytes(stand.engine.call("storage.download", Handle(handle))) != payload
+            ]
+            kind = "pinned" if pinned else "pageable"
+            stand.equal(f"wrong_after_sync/{kind}", expected=[], observed=wrong, note=f"{len(sent)} uploads")
+            stand.engine.call("storage.drop", Drop(handles))
+
+
+def test_f_mem_031(stand: Stand) -> None:
+    kinds = ("F32", "F16", "BF16")
+    tensors = {}
+    for index in range(1000):
+        dtype, count = kinds[index % 3], stand.random.randrange(1, 4000)
+        tensors[f"layer.{index}.weight"] = (dtype, [count], bits_of(dtype, count, stand.random))
+    one = write_safetensors(stand.directory / "one.safetensors", tensors)
+    names = list(tensors)
+    several = [
+        write_safetensors(stand.directory / f"part-{part}.safetensors", {n: tensors[n] for n in names[part::7]})
+        for part in range(7)
+    ]
+    with stand.opened_device() as device:
+        for case, files in (("one_file", [one]), ("several_files", several)):
+            stored: dict[str, StoredTensor] = {}
+            for file in files:
+                stored |= stand.engine.call("storage.load_file", LoadFile(device.handle, str(file))).tensors
+            order = stand.random.sample(names, len(names))
+            wrong = [
+                name
+                for name in order
+                if name not in stored
+                or stand.read_bytes(stand.engine.call("storage.download", Handle(stored[name].handle)))
+                != tensors[name][2]
+            ]
+            stand.equal(f"count/{case}", expected=len(names), observed=len(stored))
+            stand.equal(f"wrong/{case}", expected=[], observed=wrong[:20])
+            stand.engine.call("storage.drop", Drop([tensor.handle for tensor in stored.values()]))
+
+
+def test_f_mem_032(stand: Stand) -> None:
+    count = (512 if stand.gpu else 16) * MIB // 4
+    with stand.opened_device() as device:
+        sent = host_tensor(stand, "F32", [count], bits_of("F32", count, stand.random))
+
+        def cycle() -> None:
+            handles = stand.engine.call("storage.upload", Upload(device.handle, [sent])).handles
+            stand.engine.call("storage.drop", Drop(handles))
+
+        stand.observe(growth_over(stand, "uploads", cycle, count=28, warm_up=4, device=device.handle))
+
+
+def test_f_mem_033(stand: Stand) -> None:
+    round_trip(stand, {"pinned": Payload("F32", [MIB], bits_of("F32", MIB, stand.random))}, pinned=True)
+    if not stand.needs_gpu("ratio_to_pageable"):
+        return
+    pageable = link_rates(stand)["pageable"]
+    rates = collect(stand, "ratio_to_pageable", lambda engine: staged_rate(stand, engine, pinned=True) / pageable)
+    stand.observe(Sample(name="ratio_to_pageable", values=rates, unit="x", context={"pageable": pageable}))
+
+
+def test_f_mem_035(stand: Stand) -> None:
+    with stand.opened_device() as device:
+        start: Account = stand.engine.call("storage.account", Handle(device.handle))
+        seen_at_start = witness_memory(stand)
+        live: dict[int, int] = {}
+        for count in [stand.random.randrange(1, 8 * MIB) for _ in range(24)]:
+            sent = host_tensor(stand, "F16", [count], stand.random.randbytes(2 * count))
+            live[stand.engine.call("storage.upload", Upload(device.handle, [sent])).handles[0]] = 2 * count
+        for handle in stand.random.sample(sorted(live), 8):
+            stand.engine.call("storage.drop", Drop([handle]))
+            del live[handle]
+        now: Account = stand.engine.call("storage.account", Handle(device.handle))
+        stand.equal("count", expected=len(live), observed=now.live_count - start.live_count)
+        off = abs(now.live_bytes - start.live_bytes - sum(live.values()))
+        stand.equal(
+            "within_rounding", expected=True, observed=off <= len(live) * now.rounding_bytes, note=f"{off} bytes"
+        )
+        stand.measured("rounding", now.rounding_bytes, "B")
+        if stand.needs_gpu("account_to_nvml"):
+            risen = witness_memory(stand) - seen_at_start
+            stand.measured("account_to_nvml", (sum(live.values()) - risen) / sum(live.values()), "share unseen by NVML")
+        stand.engine.call("storage.drop", Drop(list(live)))
+        end: Account = stand.engine.call("storage.account", Handle(device.handle))
+        stand.equal("back_to_start", expected=start.live_bytes, observed=end.live_bytes)

@@ -1,0 +1,112 @@
+"""VIII. Performance: from outside, one value a fresh process, with limits of this hardware beside the claims."""
+
+from __future__ import annotations
+
+import statistics
+
+import psutil
+
+from checks.support.devices import growth_over
+from checks.support.pool import all_runs, cpu_rate, sample, timed, utilisation_while_decoding
+from checks.support.quality import first_golden, loaded_model
+from conformance.observations import Sample
+from conformance.protocol.messages import Generate
+from conformance.trial.stand import Stand
+
+_CONTEXT, _STEPS, _SHORT_CONTEXT = 1000, 16, 16
+_GENERATIONS, _WARM_UP = 120, 20
+
+
+def test_f_perf_081(stand: Stand) -> None:
+    if stand.needs_gpu("load"):
+        stand.observe(Sample(name="load", values=sample(stand, "load", lambda run: run.load_s), unit="s"))
+
+
+def test_f_perf_082(stand: Stand) -> None:
+    if not stand.needs_gpu("first_token"):
+        return
+    short = sample(stand, "first_token/32", lambda run: run.first_token_32_s)
+    long = sample(stand, "first_token/1000", lambda run: run.first_token_1000_s)
+    stand.observe(Sample(name="first_token/32", values=short, unit="s"))
+    stand.observe(Sample(name="first_token/1000", values=long, unit="s"))
+
+
+def test_f_perf_083(stand: Stand) -> None:
+    _observe_rate(stand)
+
+
+def test_f_perf_084(stand: Stand) -> None:
+    _observe_rate(stand)
+
+
+def _observe_rate(stand: Stand) -> None:
+    """Decode-only tokens a second, and that each token was really computed."""
+    if not stand.needs_gpu("rate", "not_computed", "same_ids"):
+        return
+    values = sample(stand, "rate", lambda run: run.decode_rate)
+    weights = all_runs(stand)[0].weight_bytes
+    context = {"bytes_per_token": float(weights), "achieved_bytes_per_s": statistics.median(values) * weights}
+    stand.observe(Sample(name="rate", values=values, unit="tok/s", context=context))
+    stand.equal("not_computed", expected=[], observed=[run.wrong_steps for run in all_runs(stand) if run.wrong_steps])
+    stand.equal("same_ids", expected=1, observed=len({tuple(run.ids) for run in all_runs(stand)}), hardening=True)
+
+
+def test_f_perf_085(stand: Stand) -> None:
+    """A cache makes one step at context n far cheaper than the prefill of n; recomputing makes them the same."""
+    long = max((case for case in stand.goldens.run.cases), key=lambda case: len(case.prompt_ids))
+    prompt = (list(long.prompt_ids) * (_CONTEXT // len(long.prompt_ids) + 1))[:_CONTEXT]
+    with loaded_model(stand) as model:
+        request = Generate(model.handle, 9, prompt_ids=prompt[:64], ignore_eos=True)
+        told = stand.engine.call("generate", request)
+        if told.positions is not None:
+            stand.equal("positions", expected=64 + 8, observed=told.positions)
+        else:
+            stand.missing("positions", "the engine does not count positions")
+        ratios, controls = [], []
+        for _ in range(5):
+            prefill = timed(stand.engine, model, prompt, 1)
+            step = (timed(stand.engine, model, prompt, 1 + _STEPS) - prefill) / _STEPS
+            early = timed(stand.engine, model, prompt[:_SHORT_CONTEXT], 1)
+            first = (timed(stand.engine, model, prompt[:_SHORT_CONTEXT], 1 + _STEPS) - early) / _STEPS
+            ratios.append(step / prefill)
+            controls.append(prefill / max(first, 1e-6))
+    stand.measured("decidable", statistics.median(controls), "prefill of n in steps at context 16")
+    stand.measured("recompute_ratio", statistics.median(ratios), "step at n / prefill of n")
+
+
+def test_f_perf_086(stand: Stand) -> None:
+    if not stand.needs_gpu("peak"):
+        return
+    stand.weights = "geometry"
+    runs = all_runs(stand)
+    stand.measured("peak", max(run.peak_bytes for run in runs), "B", note=f"weights {runs[0].weight_bytes} B")
+
+
+def test_f_perf_087(stand: Stand) -> None:
+    golden = first_golden(stand)
+    with stand.opened_device() as device, loaded_model(stand) as model:
+        longest = Generate(model.handle, 32, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
+
+        def generation() -> None:
+            stand.engine.call("generate", longest)
+
+        seen = growth_over(stand, "generations", generation, count=_GENERATIONS, warm_up=_WARM_UP, device=device.handle)
+        stand.observe(seen)
+
+
+def test_f_perf_088(stand: Stand) -> None:
+    if not stand.needs_gpu("utilisation", "seconds"):
+        return
+    stand.weights = "geometry"
+    samples, seconds, rate = utilisation_while_decoding(stand)
+    stand.measured("seconds", seconds, "s", note=f"{rate:.0f} tok/s while polled")
+    stand.measured("utilisation", statistics.median(samples), "%", note=f"{len(samples)} samples")
+
+
+def test_f_perf_089(stand: Stand) -> None:
+    if not stand.needs_gpu("ratio_to_cpu"):
+        return
+    slow = [cpu_rate(stand) for _ in range(3)]
+    values = sample(stand, "ratio_to_cpu", lambda run: run.decode_rate / max(slow))
+    context = {"cpu_tok_s": max(slow), "cpu_cores": float(psutil.cpu_count() or 1)}
+    stand.observe(Sample(name="ratio_to_cpu", values=values, unit="x", context=context))

@@ -1,0 +1,102 @@
+"""X. Integration: the command line as its users run it, and which processor really answered."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from checks.support.command_line import (
+    Step,
+    answer_of,
+    arguments,
+    cli,
+    device_flags,
+    on_terminal,
+    run_command,
+)
+from checks.support.errors import observe_clear_failure
+from checks.support.quality import chat_golden
+from conformance.trial.stand import Stand
+
+
+def test_f_int_096(stand: Stand) -> None:
+    golden, prompt = chat_golden(stand)
+    command = arguments(stand, cli(stand).chat, model=stand.model_directory, max_tokens=golden.max_tokens)
+    command += device_flags(stand)
+    piped = run_command(stand, command, stdin=f"{prompt}\n".encode())
+    stand.attach_text("pipe.txt", f"{piped.stdout}\n---\n{piped.stderr}")
+    stand.equal("pipe_status", expected=0, observed=piped.status, note=piped.first_error)
+    stand.equal("pipe_answer", expected=golden.text.strip(), observed=answer_of(stand, piped).strip())
+    first = re.escape(golden.text.strip().splitlines()[0])
+    steps = [Step(r"\S", f"{prompt}\r".encode()), Step(first, b"/quit\r")]
+    talked = on_terminal(stand, command, steps)
+    stand.attach_text("terminal.txt", talked.stdout)
+    stand.equal("terminal_status", expected=0, observed=talked.status)
+    stand.equal("terminal_answers", expected=True, observed=re.search(first, talked.stdout) is not None)
+    ended = on_terminal(stand, command, [Step(r"\S", b"\x04")])
+    stand.equal("eof_status", expected=0, observed=ended.status)
+    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03")])
+    stand.equal("interrupt_ends", expected=True, observed=stopped.status is not None and stopped.trace is None)
+
+
+def test_f_int_097(stand: Stand) -> None:
+    golden, prompt = chat_golden(stand)
+    command = arguments(stand, cli(stand).run, model=stand.model_directory, prompt=prompt, max_tokens=golden.max_tokens)
+    command += device_flags(stand)
+    plain = run_command(stand, command)
+    stand.equal("status", expected=0, observed=plain.status, note=plain.first_error)
+    stand.equal("answer", expected=golden.text.strip(), observed=answer_of(stand, plain).strip())
+    structured = run_command(stand, [*command, *cli(stand).json])
+    stand.attach_text("run.json", structured.stdout)
+    stand.equal("json_answer", expected=golden.text.strip(), observed=_field(structured.stdout, cli(stand).text_field))
+    closed = run_command(stand, ["/bin/sh", "-c", '"$@" | true; true', "sh", *command])
+    stand.equal("broken_pipe", expected=None, observed=closed.trace)
+
+
+def test_f_int_098(stand: Stand) -> None:
+    golden, prompt = chat_golden(stand)
+    command = arguments(stand, cli(stand).run, model=stand.model_directory, prompt=prompt, max_tokens=golden.max_tokens)
+    output = run_command(stand, [*command, *device_flags(stand), *cli(stand).json], watch_device=stand.gpu)
+    stand.attach_text("run.json", output.stdout)
+    stand.equal("used_gpu", expected=stand.gpu, observed=_field(output.stdout, cli(stand).used_gpu_field))
+    if stand.needs_gpu("held_the_weights"):
+        weights = stand.plan.model.nbytes
+        stand.equal("held_the_weights", expected=True, observed=(output.device_bytes or 0) >= weights)
+
+
+def test_f_int_099(stand: Stand) -> None:
+    golden, prompt = chat_golden(stand)
+    command = arguments(stand, cli(stand).run, model=stand.model_directory, prompt=prompt, max_tokens=golden.max_tokens)
+    output = run_command(stand, [*command, *device_flags(stand), *cli(stand).verbose], watch_device=stand.gpu)
+    stand.attach_text("verbose.txt", output.stderr)
+    pattern = cli(stand).backend_gpu if stand.gpu else cli(stand).backend_cpu
+    lines = (output.stdout + "\n" + output.stderr).splitlines()
+    stand.equal("backend_line", expected=1, observed=sum(re.search(pattern, line) is not None for line in lines))
+    stand.equal("answer_alone", expected=golden.text.strip(), observed=answer_of(stand, output).strip(), hardening=True)
+    if stand.needs_gpu("held_the_weights"):
+        weights = stand.plan.model.nbytes
+        stand.equal("held_the_weights", expected=True, observed=(output.device_bytes or 0) >= weights)
+
+
+def test_f_int_100(stand: Stand) -> None:
+    golden, prompt = chat_golden(stand)
+    command = arguments(stand, cli(stand).run, model=stand.model_directory, prompt=prompt, max_tokens=golden.max_tokens)
+    quiet = run_command(stand, [*command, *cli(stand).cpu, *cli(stand).json], watch_device=stand.gpu)
+    stand.equal("answer", expected=golden.text.strip(), observed=_field(quiet.stdout, cli(stand).text_field))
+    stand.equal("says_cpu", expected=False, observed=_field(quiet.stdout, cli(stand).used_gpu_field))
+    told = run_command(stand, [*command, *cli(stand).cpu, *cli(stand).verbose])
+    lines = (told.stdout + "\n" + told.stderr).splitlines()
+    stand.equal("backend_line", expected=True, observed=any(re.search(cli(stand).backend_cpu, line) for line in lines))
+    denied = run_command(stand, [*command, *cli(stand).gpu], env={"CUDA_VISIBLE_DEVICES": ""})
+    observe_clear_failure(stand, "gpu_without_device", denied)
+    if stand.needs_gpu("no_context"):
+        stand.equal("no_context", expected=0, observed=quiet.device_bytes or 0)
+
+
+def _field(text: str, name: str) -> object:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        return f"not JSON: {error}"
+    value = found.get(name) if isinstance(found, dict) else None
+    return value.strip() if isinstance(value, str) else value

@@ -1,0 +1,5 @@
+"""`python -m conformance` is `falsify`."""
+
+from conformance.cli import main
+
+main()

@@ -1,0 +1,159 @@
+"""The command line: `falsify run`, `falsify smoke`, `falsify engines`, `falsify golden`, `falsify corpus`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+import typer
+
+from conformance.verdicts import ExitCode
+
+Value = TypeVar("Value")
+Profile = Literal["default", "long"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Put a GPU inference engine on trial: 100 severe tests, one record, one scorecard.\n\n"
+    "Exit codes: 0 gate open, 1 falsified, 2 usage, 3 undecided or untested, 4 the harness itself failed.",
+)
+
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="A shipped engine (`falsify engines`) or a manifest's path.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="fixture, random, smollm2, or a checkpoint's path. Default: the one that is shipped."),
+]
+
+
+def main() -> None:
+    """Entry point of `falsify`; what the user got wrong is one line and exit code 2."""
+    app(prog_name="falsify")
+
+
+@app.command()
+def run(  # noqa: PLR0917  one parameter an option
+    engine: EngineOption = "reference",
+    model: ModelOption = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option("-k", metavar="WORD", help="Rows whose id contains this: f_mem, F-MEM-029; may be repeated."),
+    ] = None,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(help="build, cuda, mem, parse, dtype, load, qual, perf, err or int; may be repeated."),
+    ] = None,
+    seed: Annotated[str, typer.Option(help="A number, or `random`, which also shuffles the rows; recorded.")] = "0",
+    out: Annotated[Path, typer.Option(help="Where run directories go.")] = Path("falsify-run"),
+    workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Processes for untimed rows.")] = 2,
+    profile: Annotated[str, typer.Option(help="Examples a fault class: default (30) or long (300).")] = "default",
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail instead of rehearsing on the CPU.")] = False,
+) -> None:
+    """Run the trial of an engine; leave a record, a scorecard and JUnit XML in a new directory.
+
+    Without an NVIDIA device this is a rehearsal on the CPU: it shows nothing about the GPU, and says so.
+
+    Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
+    """
+    from conformance.catalogue import load_catalogue  # noqa: PLC0415
+    from conformance.trial.runner import Options, prepare, run_trial  # noqa: PLC0415  --help must be fast
+    from reports.progress import open_progress  # noqa: PLC0415
+    from reports.written import write_reports  # noqa: PLC0415
+
+    options = Options(
+        engine=engine,
+        model=model,
+        words=tuple(select or ()),
+        sections=tuple(section or ()),
+        seed=_seed(seed),
+        shuffle=seed == "random",
+        require_gpu=require_gpu,
+        out=out,
+        workers=workers,
+        profile=_profile(profile),
+        command=("falsify", *sys.argv[1:]),
+    )
+    ready = _or_usage(lambda: prepare(options))
+    with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
+        trial = run_trial(ready, workers, progress)
+        progress.finish(trial.record, write_reports(trial.record, trial.directory))
+    footer = trial.record.footer
+    raise typer.Exit(int(footer.exit_code if footer else ExitCode.HARNESS))
+
+
+@app.command()
+def smoke(engine: EngineOption = "reference") -> None:
+    """Say what is wrong with an engine's adapter, before any check runs."""
+    import tempfile  # noqa: PLC0415
+
+    from conformance.manifest import load_manifest  # noqa: PLC0415
+    from conformance.smoke import smoke as smoke_steps  # noqa: PLC0415
+    from conformance.trial.launching import launch_in  # noqa: PLC0415
+
+    manifest = _or_usage(lambda: load_manifest(engine))
+    with tempfile.TemporaryDirectory(prefix="falsify-smoke-") as directory:
+        steps = smoke_steps(_or_usage(lambda: launch_in(manifest, Path(directory))))
+    for step in steps:
+        typer.echo(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.detail}")
+        if not step.ok:
+            typer.echo(f"      {step.advice}")
+    raise typer.Exit(int(ExitCode.OPEN if steps and all(step.ok for step in steps) else ExitCode.FALSIFIED))
+
+
+@app.command()
+def engines() -> None:
+    """List the engines whose manifests come with the project."""
+    from conformance.manifest import known_engines, load_manifest  # noqa: PLC0415
+
+    for name in known_engines():
+        typer.echo(f"{name}\t{load_manifest(name).path}")
+
+
+def _seed(text: str) -> int:
+    if text == "random":
+        return secrets.randbits(32)
+    if not text.isdecimal():
+        _usage(f"--seed {text!r}: a whole number from 0, or `random`")
+    return int(text)
+
+
+def _profile(text: str) -> Profile:
+    if text == "default":
+        return "default"
+    if text == "long":
+        return "long"
+    return _usage(f"--profile {text!r}: default or long")
+
+
+def _or_usage(action: Callable[[], Value]) -> Value:
+    """The action's value; an error that the user can mend is one line and exit code 2."""
+    from conformance.catalogue import UnknownSelector  # noqa: PLC0415
+    from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
+    from conformance.corpus.smollm2 import ContentChanged, DownloadFailed  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
+    from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
+    from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
+    from conformance.trial.runner import GpuRequired  # noqa: PLC0415
+
+    try:
+        return action()
+    except (
+        UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
+    ) as error:  # fmt: skip
+        _usage(str(error))
+    except OSError as error:
+        _usage(f"{error.filename}: {error.strerror}")
+    except (CatalogueMismatch, DeviceUnusable) as error:
+        typer.echo(f"falsify: {error}", err=True)
+        raise typer.Exit(int(ExitCode.HARNESS)) from error
+
+
+def _usage(message: str) -> NoReturn:
+    typer.echo(f"falsify: {message}", err=True)
+    raise typer.Exit(int(ExitCode.USAGE))

@@ -1,0 +1,136 @@
+"""The pytest plugin: runs one check, lets the judge judge, and sends one JSON string a row to the recorder.
+
+It is installed as an entry point and does nothing unless a trial hands it a plan (`--falsify-plan`).
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+import traceback
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from conformance.catalogue import Row
+    from conformance.protocol.client import Engine
+    from conformance.record import RowResult
+    from conformance.trial.plan import Plan
+    from conformance.trial.stand import Stand
+
+PROPERTY = "falsify"
+_TRACE_CHARACTERS = 6000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the one option that a trial passes."""
+    group = parser.getgroup("falsify", "falsification trials (see `falsify --help`)")
+    group.addoption("--falsify-plan", metavar="FILE", default=None, help="plan of a trial, written by `falsify run`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the rest of the plugin if this is a trial."""
+    plan = config.getoption("--falsify-plan")
+    if plan:
+        config.pluginmanager.register(TrialPlugin(Path(plan)), "falsify-trial")
+
+
+class TrialPlugin:
+    """The part that only lives during a trial, in the controller and in every worker."""
+
+    def __init__(self, plan_file: Path) -> None:
+        from conformance.catalogue import load_catalogue  # noqa: PLC0415  pytest loads this module everywhere
+        from conformance.trial.plan import read_plan  # noqa: PLC0415
+
+        self.plan: Plan = read_plan(plan_file)
+        self.rows: dict[str, Row] = {row.function: row for row in load_catalogue().rows}
+        self._engine: Engine | None = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep the planned rows; one worker serves all rows that share the device."""
+        planned = set(self.plan.rows)
+        kept = [item for item in items if self.row_of(item).id in planned]
+        dropped = [item for item in items if self.row_of(item).id not in planned]
+        if dropped:
+            config.hook.pytest_deselected(items=dropped)
+        if self.plan.shuffle:
+            random.Random(self.plan.seed).shuffle(kept)  # noqa: S311  a reproducible order
+        for item in kept:
+            item.add_marker(pytest.mark.xdist_group(self._group(self.row_of(item))))
+        items[:] = kept
+
+    def _group(self, row: Row) -> str:
+        """Rows on the GPU share one worker, so that none is another's tenant; others are spread."""
+        on_device = self.plan.gpu and row.section not in {"build", "parse", "err"}
+        return "device" if on_device else row.id
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+        """Run the check, turn what befell it into observations, judge, and hand the result on."""
+        stand = cast("Stand", pyfuncitem.funcargs["stand"])
+        began = time.monotonic()
+        broken: Exception | None = None
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  whatever a check raises becomes a verdict
+            broken = self._witness(stand, error)
+        result = self._result(stand, broken, time.monotonic() - began)
+        shutil.rmtree(self.plan.directory / "work" / stand.row.id, ignore_errors=True)
+        pyfuncitem.user_properties.append((PROPERTY, _encode(result)))
+        return True
+
+    def _witness(self, stand: Stand, error: Exception) -> Exception | None:
+        """Note what the engine did; give back the error if it is ours."""
+        from conformance.trial.befallen import observe_failure  # noqa: PLC0415
+
+        return None if observe_failure(stand, error) else error
+
+    def _result(self, stand: Stand, broken: Exception | None, duration: float) -> RowResult:
+        from conformance.trial.befallen import observe_survival, result_of  # noqa: PLC0415
+
+        if broken is not None:
+            trace = "".join(traceback.format_exception(broken))[-_TRACE_CHARACTERS:]
+            stand.attach_text("harness-error.txt", trace)
+        else:
+            observe_survival(stand)
+        return result_of(stand, broken, round(duration, 3))
+
+    @pytest.fixture
+    def stand(self, request: pytest.FixtureRequest) -> Stand:
+        """What a check speaks from."""
+        from conformance.manifest import load_manifest  # noqa: PLC0415
+        from conformance.thresholds import load_thresholds  # noqa: PLC0415
+        from conformance.trial.stand import Stand  # noqa: PLC0415
+
+        manifest = load_manifest(self.plan.engine)
+        return Stand(self.row_of(request.node), self.plan, manifest, load_thresholds(), self.engine())
+
+    def engine(self) -> Engine:
+        """This worker's engine; its process starts with the first call."""
+        from conformance.manifest import load_manifest  # noqa: PLC0415
+        from conformance.protocol.client import Engine  # noqa: PLC0415
+        from conformance.trial.launching import launch_of  # noqa: PLC0415
+
+        if self._engine is None:
+            self._engine = Engine(launch_of(load_manifest(self.plan.engine), self.plan))
+        return self._engine
+
+    def row_of(self, item: Any) -> Row:
+        """The catalogue row of a collected check."""
+        return self.rows[item.originalname or item.name]
+
+    def pytest_sessionfinish(self) -> None:
+        """Leave no engine behind."""
+        if self._engine is not None:
+            self._engine.close()
+
+
+def _encode(result: RowResult) -> str:
+    import msgspec  # noqa: PLC0415
+
+    return msgspec.json.encode(result).decode()

@@ -1,0 +1,60 @@
+"""Sessions: `falsify` is the trial, `tests` the project's own tests; `lint`, `types` and `docs` keep it clean."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nox
+from nox.command import CommandFailed
+
+nox.options.sessions = ["falsify"]
+nox.options.reuse_venv = "yes"
+nox.needs_version = ">=2024.4.15"
+
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+TOOLS = ("ruff", "mypy", "pandas-stubs")
+TEST_TOOLS = ("coverage", "jsonschema", "setuptools", "wheel")
+
+
+def install(session: nox.Session, *packages: str) -> None:
+    """Install pinned packages; with `--no-venv` the surrounding environment is used as it is."""
+    if session.venv_backend != "none":
+        session.install("--quiet", "--constraint", str(CONSTRAINTS), *packages)
+
+
+def run_and_exit(session: nox.Session, *command: str) -> None:
+    """Run a command and end nox with that command's own exit code, which nox would turn into 1."""
+    try:
+        session.run(*command, interrupt_timeout=60, terminate_timeout=30)
+    except CommandFailed as failure:
+        sys.exit(failure.return_code if failure.return_code is not None else 1)
+
+
+@nox.session
+def falsify(session: nox.Session) -> None:
+    """Put an engine on trial: `nox -s falsify -- --engine reference -k f_mem` (arguments of `falsify run`)."""
+    install(session, "--editable", ".", "setuptools", "wheel", "ruff")
+    run_and_exit(session, "falsify", "run", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the project's own tests: `nox -s tests -- -k record`."""
+    install(session, "--editable", ".[golden]", *TEST_TOOLS, *TOOLS)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style; nothing is changed."""
+    install(session, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, "--editable", ".", *TOOLS)
+    session.run("mypy")

@@ -1,0 +1,233 @@
+"""The checkpoint's chat template, rendered in a sandbox: it is a program that came with untrusted weights.
+
+Special tokens spelled inside a message stay text (prompt injection): the template's own become ids.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypedDict
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from reference_engine.errors import InvalidArgument, InvalidModel
+from reference_engine.files import read_json, read_small
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+    from types import FrameType
+
+    from reference_engine.tokenizer import Tokenizer
+
+MAX_TEMPLATE_BYTES = 1 << 20
+MAX_RENDERED_CHARS = 16 << 20
+MAX_PRODUCT = 1 << 20
+RENDER_SECONDS = 5.0
+# Filters and methods whose result can be made as large as the template likes.
+INFLATING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent"})
+TEMPLATE_FAILURES = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+PRIVATE_USE = range(0xE000, 0xF8FF)
+
+
+class ChatMessage(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+class Rendered(NamedTuple):
+    """A prompt as text and as the ids to feed."""
+
+    text: str
+    ids: list[int]
+
+
+class ChatTemplate:
+    """A compiled chat template.
+
+    Args:
+        path: The file the template came from, named in errors.
+        source: Jinja source.
+        variables: Extra names the template may use, `bos_token` and `eos_token` above all.
+
+    Raises:
+        InvalidModel: The source is not a template.
+    """
+
+    def __init__(self, path: str, source: str, variables: dict[str, str]) -> None:
+        self.path = path
+        self._variables = variables
+        environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters = {k: v for k, v in environment.filters.items() if k not in INFLATING}
+        environment.filters["tojson"] = _to_json
+        environment.globals.update(raise_exception=_raise, strftime_now=_strftime_now)
+        environment.globals.pop("lipsum", None)
+        try:
+            self._template = environment.from_string(source)
+        except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as error:
+            raise InvalidModel(path, f"the chat template does not compile: {error}") from None
+
+    @classmethod
+    def find(cls, directory: Path) -> ChatTemplate | None:
+        """The template of a checkpoint directory: chat_template.jinja, else tokenizer_config.json; or None."""
+        path = directory / "tokenizer_config.json"
+        config = read_json(path) if path.exists() else {}
+        source = _named_template(config.get("chat_template"))
+        if (directory / "chat_template.jinja").exists():
+            path = directory / "chat_template.jinja"
+            source = read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+        if source is None:
+            return None
+        if len(source) > MAX_TEMPLATE_BYTES:
+            raise InvalidModel(str(path), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
+        return cls(str(path), source, _token_variables(config))
+
+    def render(self, messages: Sequence[ChatMessage]) -> str:
+        """The prompt text of a conversation, ending where the assistant is to speak.
+
+        Raises:
+            InvalidModel: The template fails, asks for something unsafe, or does not end.
+            InvalidArgument: The template itself refuses the messages.
+        """
+        pieces: list[str] = []
+        size = 0
+        try:
+            with _deadline(RENDER_SECONDS):
+                for piece in self._template.generate(
+                    messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._variables
+                ):
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > MAX_RENDERED_CHARS:
+                        raise InvalidModel(self.path, "the chat template's output does not end")
+        except _RefusedByTemplate as error:
+            raise InvalidArgument("messages", str(error)) from None
+        except TEMPLATE_FAILURES as error:
+            raise InvalidModel(self.path, f"the chat template fails: {error}") from None
+        except TimeoutError:
+            raise InvalidModel(self.path, f"the chat template runs for over {RENDER_SECONDS:g} s") from None
+        return "".join(pieces)
+
+    def prompt(self, messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> Rendered:
+        """Render a conversation and encode it, with special tokens only where the template put them."""
+        specials = [token for token in tokenizer.special_tokens if token]
+        spelled = [
+            t
+            for t in specials
+            if any(t in value for message in messages for value in (message["role"], message["content"]))
+        ]
+        if not spelled:
+            text = self.render(messages)
+            return Rendered(text, tokenizer.encode(text))
+        masks = _masks(spelled, messages)
+        masked = self.render([_replace_in(message, masks) for message in messages])
+        unmask = {mask: token for token, mask in masks.items()}
+        ids: list[int] = []
+        for part in re.split("(" + "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) + ")", masked):
+            if part in tokenizer.special_tokens:
+                ids.append(tokenizer.special_tokens[part])
+            elif part:
+                ids += tokenizer.encode(_replace(part, unmask), allow_special=False)
+        return Rendered(_replace(masked, unmask), ids)
+
+
+class _RefusedByTemplate(Exception):
+    """The template called `raise_exception`."""
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's immutable sandbox, without operations that can build huge values."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        return attr not in INFLATING and super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        numbers = isinstance(left, int | float) and isinstance(right, int | float)
+        if not numbers or max(abs(left), abs(right)) > MAX_PRODUCT:
+            raise jinja2.exceptions.SecurityError(f"operator {operator} is limited to small numbers")
+        return super().call_binop(context, operator, left, right)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Stop Python code inside the block by TimeoutError: a loop in a template need not produce output."""
+    end = time.monotonic() + seconds
+
+    def watch(_frame: FrameType, _event: str, _argument: object) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError
+        return watch
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def _masks(tokens: Sequence[str], messages: Sequence[ChatMessage]) -> dict[str, str]:
+    """A private-use character for each token, none of which occurs in the messages."""
+    used = {char for message in messages for value in (message["role"], message["content"]) for char in str(value)}
+    free = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
+    return {token: next(free) for token in sorted(tokens, key=len, reverse=True)}
+
+
+def _replace_in(message: ChatMessage, table: dict[str, str]) -> ChatMessage:
+    return {"role": _replace(message["role"], table), "content": _replace(message["content"], table)}
+
+
+def _replace(text: str, table: dict[str, str]) -> str:
+    for old, new in table.items():
+        text = text.replace(old, new)
+    return text
+
+
+def _named_template(value: Any) -> str | None:
+    """The default one, where a tokenizer_config.json lists several."""
+    if isinstance(value, list):
+        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None
+
+
+def _token_variables(config: dict[str, Any]) -> dict[str, str]:
+    """`bos_token`, `eos_token`, …: strings, or objects with their content."""
+    found = {}
+    for name, value in config.items():
+        token = value.get("content") if isinstance(value, dict) else value
+        if name.endswith("_token") and isinstance(token, str):
+            found[name] = token
+    return {"bos_token": "", "eos_token": "", **found}
+
+
+def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise(message: str) -> NoReturn:
+    raise _RefusedByTemplate(message)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().astimezone().strftime(form)

@@ -1,0 +1,185 @@
+"""Tensors that live on a device: `CudaStorage`, and the pinned ring through which bytes get there."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Self
+
+import torch
+
+from reference_engine.errors import ClosedHandle, InvalidArgument, UnsupportedDtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from reference_engine.device import Device
+
+TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPE_NAMES = {value: key for key, value in TORCH_DTYPES.items()}
+SLAB_BYTES = 8 << 20
+SLABS = 2
+
+
+class CudaStorage:
+    """One weight on a device, F32, F16 or BF16; the engine's account holds its bytes until it is dropped.
+
+    Args:
+        device: Where the tensor lies.
+        tensor: A contiguous tensor on that device, of shape and dtype as stored.
+    """
+
+    def __init__(self, device: Device, tensor: torch.Tensor) -> None:
+        self.device = device
+        self.dtype = DTYPE_NAMES[tensor.dtype]
+        self.shape = tuple(tensor.shape)
+        self.nbytes = tensor.nbytes
+        self._tensor: torch.Tensor | None = tensor
+        device.live_bytes += self.nbytes
+        device.live_count += 1
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview, dtype: str, shape: Sequence[int], device: Device) -> Self:
+        """Copy raw little-endian, C-ordered bytes to a device and wait for the copy.
+
+        Args:
+            data: Exactly the bytes of `shape` in `dtype`; any alignment.
+            dtype: F32, F16 or BF16.
+            shape: Sizes of the dimensions; may hold zeros or be empty.
+            device: Where to.
+
+        Raises:
+            UnsupportedDtype: Another dtype.
+            InvalidArgument: The length is not that of the shape.
+            OutOfDeviceMemory: The device has too little free.
+        """
+        storage = cls.from_host(host_bytes(data), dtype, shape, device)
+        device.synchronize()
+        return storage
+
+    @classmethod
+    def from_host(
+        cls, host: torch.Tensor, dtype: str, shape: Sequence[int], device: Device, ring: PinnedRing | None = None
+    ) -> Self:
+        """Like `from_bytes`, from a host tensor of uint8; through `ring`, or if it is pinned, only queued."""
+        storage = cls.empty(dtype, shape, device, nbytes=host.numel())
+        if ring is None:
+            storage.overwrite(host)
+            return storage
+        with device.guard():
+            ring.upload(host, as_bytes(storage.tensor))
+        return storage
+
+    @classmethod
+    def empty(cls, dtype: str, shape: Sequence[int], device: Device, nbytes: int | None = None) -> Self:
+        """Uninitialised storage; `nbytes`, if given, must be its size."""
+        if dtype not in TORCH_DTYPES:
+            raise UnsupportedDtype("memory", "", dtype)
+        wanted = math.prod(shape) * TORCH_DTYPES[dtype].itemsize
+        if min(shape, default=0) < 0 or (nbytes is not None and nbytes != wanted):
+            raise InvalidArgument("data", f"{nbytes} bytes are not {dtype} of shape {list(shape)}")
+        return cls(device, device.empty(shape, TORCH_DTYPES[dtype]))
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The tensor on the device.
+
+        Raises:
+            ClosedHandle: The storage was dropped, or its device closed.
+        """
+        self.device.require_open()
+        if self._tensor is None:
+            raise ClosedHandle("the storage")
+        return self._tensor
+
+    def overwrite(self, host: torch.Tensor) -> None:
+        """Replace the bytes by those of a host tensor of uint8; from a pinned one the copy is only queued."""
+        with self.device.guard():
+            as_bytes(self.tensor).copy_(host, non_blocking=host.is_pinned())
+
+    def download(self) -> torch.Tensor:
+        """The bytes, bit for bit, as a host tensor of uint8."""
+        with self.device.guard():
+            return as_bytes(self.tensor).cpu().clone()
+
+    def convert(self, dtype: str) -> Self:
+        """A new F32 storage with the same values; exact for every F16 and BF16 value.
+
+        Raises:
+            InvalidArgument: `dtype` is not F32: narrowing would lose digits.
+        """
+        if dtype != "F32":
+            raise InvalidArgument("dtype", f"{dtype!r}: storage is widened to F32 only")
+        target = self.device.empty(self.shape, torch.float32)
+        with self.device.guard():
+            target.copy_(self.tensor)
+        return type(self)(self.device, target)
+
+    def drop(self) -> None:
+        """Release the memory to the allocator (`Device.trim` returns it to the driver); twice is harmless."""
+        if self._tensor is not None:
+            self._tensor = None
+            self.device.live_bytes -= self.nbytes
+            self.device.live_count -= 1
+
+    def __del__(self) -> None:
+        # A failed __init__ leaves no tensor behind.
+        if getattr(self, "_tensor", None) is not None:
+            self.drop()
+
+
+class PinnedRing:
+    """Page-locked slabs on a stream of their own; none is refilled before its last copy has finished.
+
+    Args:
+        device: An open CUDA device.
+        slab_bytes: Size of a slab.
+        slabs: How many, at least one.
+    """
+
+    def __init__(self, device: Device, slab_bytes: int = SLAB_BYTES, slabs: int = SLABS) -> None:
+        self.slab_bytes = slab_bytes
+        self.stream = torch.cuda.Stream(device.torch)
+        # Memory that the copies will write may have been in use on the stream of computation.
+        self.stream.wait_stream(torch.cuda.current_stream(device.torch))
+        self._slabs = [torch.empty(slab_bytes, dtype=torch.uint8, pin_memory=True) for _ in range(slabs)]
+        self._copied = [torch.cuda.Event() for _ in range(slabs)]
+        self._next = 0
+
+    def acquire(self) -> torch.Tensor:
+        """The next slab (uint8), once the copies out of it are done; fill it, then `send`."""
+        self._copied[self._next].synchronize()
+        return self._slabs[self._next]
+
+    def send(self, parts: Sequence[tuple[torch.Tensor, int]]) -> None:
+        """Queue copies out of the slab acquired last: pairs of device bytes and where they lie in the slab."""
+        slab = self._slabs[self._next]
+        with torch.cuda.stream(self.stream):
+            for target, offset in parts:
+                target.copy_(slab[offset : offset + target.numel()], non_blocking=True)
+        self._copied[self._next].record(self.stream)
+        self._next = (self._next + 1) % len(self._slabs)
+
+    def upload(self, source: torch.Tensor, target: torch.Tensor) -> None:
+        """Queue host bytes to device bytes, slab by slab; `source` may be changed on return.
+
+        Work queued later on the current stream sees the bytes.
+        """
+        home = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(home)
+        for begin in range(0, source.numel(), self.slab_bytes):
+            part = source[begin : begin + self.slab_bytes]
+            self.acquire()[: part.numel()].copy_(part)
+            self.send([(target[begin : begin + part.numel()], 0)])
+        home.wait_stream(self.stream)
+
+
+def host_bytes(data: bytes | bytearray | memoryview) -> torch.Tensor:
+    """A host tensor of uint8 with a copy of `data`."""
+    tensor = torch.empty(len(data), dtype=torch.uint8)
+    tensor.numpy().data[:] = data
+    return tensor
+
+
+def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a contiguous tensor, as a flat view of uint8."""
+    return tensor.reshape(-1).view(torch.uint8)

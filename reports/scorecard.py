@@ -1,0 +1,283 @@
+"""Record → one self-contained HTML page: no network, no clock, the same bytes for the same record."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from conformance.catalogue import Catalogue
+from conformance.record import Record
+from conformance.verdicts import MEANING, Verdict
+from reports import text
+from reports.explain import brief, decisive, explain, points
+from reports.hexdump import Exhibit, hexdump
+from reports.limits import not_tested
+from reports.plots import plot
+from reports.summary import GLYPH, READING_ORDER, Entry, Summary, encode_record, reasons, summarise, weights_tried
+
+TEMPLATES = Path(__file__).with_name("templates")
+MAX_PAGE_BYTES = 1_000_000
+_MAX_EMBEDDED_RECORD = 400_000
+_PASSING = {"load_average", "used_bytes", "processes", "sm_clock_mhz", "memory_clock_mhz"}
+_FINGERPRINT_DIGITS = 12
+_ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "system", "python", "torch")
+_SPEAKING = {"gpu", "cpu", "system"}
+
+
+class Detail(msgspec.Struct, frozen=True):
+    """How much of a record a page shows.
+
+    Characters a text; points and files a row; whether passed rows have plots and contents; bytes of a download.
+    """
+
+    characters: int
+    points: int
+    passed: bool
+    download: int
+
+
+_DETAILS = (
+    Detail(characters=2_000, points=40, passed=True, download=16_384),
+    Detail(characters=600, points=20, passed=False, download=2_048),
+    Detail(characters=160, points=6, passed=False, download=0),
+    Detail(characters=60, points=2, passed=False, download=0),
+)
+
+
+class Extra(msgspec.Struct, frozen=True):
+    """A further section of the page, rendered by its own report (kill matrix, difference to a baseline)."""
+
+    anchor: str
+    title: str
+    body: Markup
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Rows that are read together."""
+
+    key: str
+    verdict: Verdict
+    title: str
+    entries: list[Entry]
+
+
+class PageTooLarge(Exception):
+    """A record that does not fit on a page even in its shortest form."""
+
+    def __init__(self, nbytes: int) -> None:
+        self.nbytes = nbytes
+        super().__init__(f"the shortest scorecard of this record has {nbytes} bytes, more than {MAX_PAGE_BYTES}")
+
+
+def render_scorecard(
+    record: Record,
+    catalogue: Catalogue,
+    *,
+    exhibits: Mapping[str, Exhibit] | None = None,
+    extras: Sequence[Extra] = (),
+) -> str:
+    """The scorecard as HTML, at most 1 MB: what does not fit is shortened, and says so.
+
+    Args:
+        record: what was observed and judged.
+        catalogue: the rows it was judged against.
+        exhibits: contents of evidence files by their path in the record; shown as hex and offered for download.
+        extras: sections to place after the rows, in order.
+
+    Raises:
+        PageTooLarge: even the shortest form is larger than 1 MB.
+    """
+    page = ""
+    for detail in _DETAILS:
+        page = _render(record, catalogue, exhibits or {}, extras, detail)
+        if len(page.encode()) <= MAX_PAGE_BYTES:
+            return page
+    raise PageTooLarge(len(page.encode()))
+
+
+def _render(
+    record: Record,
+    catalogue: Catalogue,
+    exhibits: Mapping[str, Exhibit],
+    extras: Sequence[Extra],
+    detail: Detail,
+) -> str:
+    summary = summarise(record, catalogue)
+    return (
+        _environment()
+        .get_template("scorecard.html.jinja")
+        .render(
+            command=shlex.join(record.header.command),
+            header=record.header,
+            footer=record.footer,
+            summary=summary,
+            sections=[(section, list(group)) for section, group in groupby(summary.entries, key=lambda e: e.section)],
+            groups=_groups(summary),
+            weights=weights_tried(summary),
+            environment=environment_table(record.header.environment),
+            fingerprint=fingerprint(record.header.environment),
+            fingerprint_line=fingerprint_line(record.header.environment),
+            record_sha256=hashlib.sha256(encode_record(record)).hexdigest(),
+            embedded=_embedded(record),
+            not_tested=not_tested(record, summary),
+            exhibits=exhibits,
+            extras=extras,
+            detail=detail,
+        )
+    )
+
+
+def _groups(summary: Summary) -> list[Group]:
+    """Failures first, a failed rehearsal among them although its row counts as untested."""
+    failed = summary.failed_rehearsals
+    groups = [Group("rehearsal", Verdict.UNTESTED, "Failed in rehearsal", failed)] if failed else []
+    for verdict in READING_ORDER:
+        entries = [entry for entry in summary.having(verdict) if not entry.rehearsal_failed]
+        groups += [Group(verdict.value.lower(), verdict, verdict.value.capitalize(), entries)] if entries else []
+    return groups
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalize,
+    )
+    environment.globals |= {
+        "GLYPH": GLYPH,
+        "MEANING": MEANING,
+        "READING_ORDER": READING_ORDER,
+        "Verdict": Verdict,
+        "brief": brief,
+        "decisive": decisive,
+        "explain": explain,
+        "points": points,
+        "hexdump": hexdump,
+        "reasons": reasons,
+        "download": _download,
+        "readable": _readable,
+        "picture": _picture,
+        "value_line": _value_line,
+        "style": Markup(TEMPLATES.joinpath("scorecard.css").read_text(encoding="utf-8")),  # noqa: S704 our own file
+        "script": Markup(TEMPLATES.joinpath("scorecard.js").read_text(encoding="utf-8")),  # noqa: S704 our own file
+    }
+    environment.filters |= {
+        "clip": text.clip,
+        "code": code,
+        "duration": text.duration,
+        "file_size": text.file_size,
+        "number": text.number,
+        "one_line": text.one_line,
+        "plural": text.plural,
+    }
+    return environment
+
+
+def _finalize(value: object) -> object:
+    """Every string that a template prints passes here: nothing invisible reaches the page."""
+    return text.visible(value) if type(value) is str else value
+
+
+def code(words: str) -> Markup:
+    """Escaped text in which the parts between backticks are code, as the specification writes them."""
+    pieces = [escape(text.visible(piece)) for piece in words.split("`")]
+    if len(pieces) % 2 == 0:
+        return escape(text.visible(words))
+    marked = [Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(pieces)]
+    return Markup("").join(marked)
+
+
+def environment_table(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment flattened to dotted names, sorted."""
+    return sorted(_flatten(environment))
+
+
+def fingerprint(environment: Mapping[str, Any]) -> str:
+    """A short hash of what stays the same on a machine; timings of records with different hashes do not compare."""
+    lasting = [(name, value) for name, value in environment_table(environment) if not _PASSING & {*name.split(".")}]
+    canonical = msgspec.json.encode(lasting)
+    return hashlib.sha256(canonical).hexdigest()[:_FINGERPRINT_DIGITS]
+
+
+def fingerprint_line(environment: Mapping[str, Any]) -> str:
+    """The machine in one line: what a reader asks first, where the environment names it."""
+    table = [(name, value) for name, value in environment_table(environment) if value not in {"", "null", "[]", "{}"}]
+    found = [(key, value) for key in _ASKED_FIRST if (value := _named(table, key))]
+    return " · ".join(text.one_line(value if key in _SPEAKING else f"{key} {value}", 60) for key, value in found)
+
+
+def _named(table: Sequence[tuple[str, str]], key: str) -> str:
+    """The value whose dotted name holds the key as a word; a name or model of it before its other properties."""
+    holding = [
+        (name, value) for name, value in table if {key, f"{key}s"} & {*name.lower().replace(".", "_").split("_")}
+    ]
+    best = (value for name, value in holding if name.rsplit(".", 1)[-1] in {key, "name", "model", "version"})
+    return next(best, holding[0][1] if holding else "")
+
+
+def _flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, member in value.items():
+            yield from _flatten(member, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and any(isinstance(member, dict) for member in value):
+        for index, member in enumerate(value):
+            yield from _flatten(member, f"{name}.{index}")
+    else:
+        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        yield name, text.clip(shown, 500)
+
+
+def _embedded(record: Record) -> Markup | None:
+    """The record as JSON that no HTML parser can leave; None where it would take most of the page."""
+    raw = msgspec.json.encode(record).decode()
+    if len(raw) > _MAX_EMBEDDED_RECORD:
+        return None
+    escapes = {ord(character): json.dumps(character)[1:-1] for character in text.hidden(raw)}
+    escapes |= {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
+    return Markup(raw.translate(escapes))  # noqa: S704 no tag, comment or entity can begin without these three
+
+
+def _picture(point: Any, entry: Entry, detail: Detail) -> Markup:
+    """The plot of a point; svg.py escapes every text that it prints."""
+    if point.observation is None or (entry.result.verdict is Verdict.CORROBORATED and not detail.passed):
+        return Markup("")
+    return Markup(plot(point.observation, point.finding))  # noqa: S704
+
+
+def _download(exhibit: Exhibit, detail: Detail) -> str:
+    if len(exhibit.data) > detail.download:
+        return ""
+    return "data:application/octet-stream;base64," + base64.b64encode(exhibit.data).decode()
+
+
+def _readable(media_type: str, exhibit: Exhibit) -> str:
+    """The content of a text file; empty for bytes, which are shown as hex."""
+    is_text = media_type.startswith("text/") or "json" in media_type
+    return exhibit.data.decode(errors="replace") if is_text and not exhibit.marked else ""
+
+
+def _value_line(entry: Entry) -> str:
+    """What a closed row shows beside its name: the reason, or the decisive observation."""
+    if entry.result.reason:
+        return text.one_line(entry.result.reason, 160)
+    point = decisive(entry.result)
+    if point is None:
+        return ""
+    if point.finding and point.finding.detail:
+        return text.one_line(point.finding.detail, 160)
+    return brief(point.observation, 160) if point.observation else ""

@@ -1,0 +1,108 @@
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+
+from conformance.corpus.checkpoint import fingerprint
+from conformance.corpus.golden_cases import GoldenCaseList, GoldenPrompt, load_cases
+from conformance.corpus.golden_maker import (
+    GoldensChanged,
+    PromptTooLong,
+    TransformersMissing,
+    check_goldens,
+    compare_goldens,
+    make_goldens,
+)
+from conformance.corpus.goldens import GoldensForAnotherModel, golden_paths, load_goldens
+from conformance.corpus.models import RANDOM
+from conformance.corpus.random_model import write_random_model
+
+pytest.importorskip("transformers")
+
+
+def some(*names, forced=False):
+    cases = load_cases()
+    chosen = tuple(case for case in cases.case if case.name in names)
+    return GoldenCaseList(case=chosen, forced=cases.forced[1:] if forced else ())
+
+
+def test_shipped_goldens_belong_to_the_shipped_model():
+    for dtype in ("F32", "F16", "BF16"):
+        load_goldens(RANDOM, dtype).require(fingerprint(RANDOM).sha256)
+
+
+@pytest.mark.slow
+def test_shipped_goldens_repeat():
+    check_goldens(RANDOM, RANDOM)
+
+
+def test_same_run_gives_the_same_bytes(tmp_path):
+    cases = some("hello", "turns_name", "one_token_hello", forced=True)
+    for name in ("a", "b"):
+        make_goldens(RANDOM, tmp_path / name, cases)
+    for first, second in zip(golden_paths(tmp_path / "a", "F32"), golden_paths(tmp_path / "b", "F32"), strict=True):
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_cached_decoding_equals_a_full_forward_pass(tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    goldens = make_goldens(RANDOM, tmp_path, some("hello"))
+    case = goldens.case("hello")
+    model = transformers.AutoModelForCausalLM.from_pretrained(RANDOM, dtype=torch.float32, attn_implementation="eager")
+    sequence = torch.tensor([[*case.prompt_ids, *case.ids]])
+    with torch.inference_mode():
+        logits = model(sequence, use_cache=False).logits[0, len(case.prompt_ids) - 1 :].numpy()
+    assert np.abs(logits[: len(case.decisions)] - goldens.logits(case)[1]).max() < 1e-4
+
+
+def test_a_generation_ends_at_each_of_the_two_stop_ids():
+    stops = {case.stop_id for case in load_goldens(RANDOM).run.cases}
+    assert {413, 415} <= stops
+
+
+def test_the_long_prompts_are_long():
+    goldens = load_goldens(RANDOM)
+    assert len(goldens.case("long_exactly_1000").prompt_ids) == 1000
+    assert 1000 <= len(goldens.case("long_recall_first").prompt_ids) <= 1040
+    assert len(goldens.case("one_token_hello").prompt_ids) == 1
+
+
+def test_prompt_beyond_the_context_is_refused(tmp_path):
+    case = GoldenPrompt(name="long", rows=(), max_tokens=1, prompt_ids=(1,) * 5000)
+    with pytest.raises(PromptTooLong, match="4096"):
+        make_goldens(RANDOM, tmp_path, GoldenCaseList(case=(case,)))
+
+
+def test_other_weights_do_not_pass_the_check(tmp_path):
+    cases = some("hello", "sum_bare")
+    make_goldens(RANDOM, tmp_path / "stored", cases)
+    write_random_model(tmp_path / "other", seed=1)
+    with pytest.raises(GoldensForAnotherModel):
+        check_goldens(tmp_path / "other", tmp_path / "stored", cases)
+
+
+def test_case_that_is_missing_is_told(tmp_path):
+    make_goldens(RANDOM, tmp_path, some("hello", "sum_bare"))
+    with pytest.raises(GoldensChanged, match="sum_bare: only stored"):
+        check_goldens(RANDOM, tmp_path, some("hello"))
+
+
+def test_changed_logits_and_ids_are_told():
+    stored = load_goldens(RANDOM)
+    arrays = dict(stored.arrays)
+    arrays["hello/logits"] = arrays["hello/logits"] + np.float32(2e-4)
+    rebuilt = msgspec.structs.replace(stored.run)
+    assert compare_goldens(stored, type(stored)(rebuilt, arrays)) == ["hello: logits differ by 0.0002"]
+    nan = arrays | {"hello/logits": np.full_like(arrays["hello/logits"], np.nan)}
+    assert "hello: logits differ by nan" in compare_goldens(stored, type(stored)(rebuilt, nan))
+    case = msgspec.structs.replace(stored.run.cases[0], text="other")
+    run = msgspec.structs.replace(stored.run, cases=(case, *stored.run.cases[1:]))
+    assert compare_goldens(stored, type(stored)(run, stored.arrays)) == [f"{case.name}: prompt, ids or text differ"]
+
+
+def test_missing_transformers_is_explained(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(TransformersMissing, match=r"falsify-inference\[golden\]"):
+        make_goldens(RANDOM, tmp_path, some("hello"))

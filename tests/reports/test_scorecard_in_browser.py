@@ -1,0 +1,155 @@
+"""The scorecard in a real browser: scripts run under the page's own policy, and the page works without them.
+
+The browser is Chromium, found on the PATH or named by CHROMIUM; AXE_CORE names axe.min.js for the accessibility test.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+import sample_records as samples
+
+from reports.scorecard import render_scorecard
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+AXE = os.environ.get("AXE_CORE", "")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--virtual-time-budget=8000",
+    "--enable-logging=stderr",
+    "--dump-dom",
+]
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (set CHROMIUM to its path)"),
+]
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render_scorecard(samples.mixed_record(), samples.CATALOGUE)
+
+
+@pytest.fixture
+def browse(tmp_path):
+    def dom_of(page: str, fragment: str = "", probe: str = "", *flags: str) -> str:
+        file = tmp_path / "scorecard.html"
+        file.write_text(page.replace("</body>", f"<script>{probe}</script></body>") if probe else page)
+        url = f"{file.as_uri()}{fragment}"
+        command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={tmp_path / 'profile'}", url]
+        done = subprocess.run(command, capture_output=True, check=True, timeout=120)
+        said = [line for line in done.stderr.decode().splitlines() if "CONSOLE" in line]
+        assert not said, said
+        return done.stdout.decode()
+
+    return dom_of
+
+
+def shown(dom: str) -> set[str]:
+    rows = re.findall(r"<details class=\"row[^>]*>", dom)
+    assert len(rows) == 100
+    return {re.search(r'id="([^"]+)"', row)[1] for row in rows if " hidden" not in row}
+
+
+def answer(dom: str) -> str:
+    return re.search(r'data-answer="([^"]*)"', dom)[1]
+
+
+def test_hostile_text_does_not_run(browse, html):
+    dom = browse(html)
+
+    assert "<img" not in dom
+    assert dom.count("<script") == 2
+
+
+def test_the_fragment_holds_the_filters(browse, html):
+    falsified = {row.id for row in samples.mixed_record().rows if row.verdict == "FALSIFIED"}
+
+    dom = browse(html, "#v=FALSIFIED&s=mem")
+
+    assert shown(dom) == {"F-MEM-029", "F-MEM-032"}
+    assert "2 of 100 rows" in dom
+    assert shown(browse(html, "#v=FALSIFIED")) == falsified
+
+
+def test_a_search_finds_words_inside_the_rows(browse, html):
+    assert shown(browse(html, "#q=device_not_found")) == {"F-CUDA-012"}
+
+
+def test_a_search_that_finds_nothing_says_so(browse, html):
+    dom = browse(html, "#q=no-such-word-anywhere")
+
+    assert shown(dom) == set()
+    assert re.search(r'<p id="none" class="quiet">', dom)
+
+
+def test_a_permalink_opens_its_row(browse, html):
+    assert re.search(r'id="F-MEM-021"[^>]* open', browse(html, "#F-MEM-021"))
+
+
+def test_keys_go_from_row_to_row(browse, html):
+    probe = """
+    for (const key of ["j", "j", "j", "k"]) document.activeElement.dispatchEvent(
+        new KeyboardEvent("keydown", {key, bubbles: true}));
+    document.body.dataset.answer = document.activeElement.closest("details").id;
+    """
+
+    assert answer(browse(html, "", probe)) == "F-MEM-029"
+
+
+def test_a_chip_writes_the_filter_into_the_address(browse, html):
+    probe = """
+    [...document.querySelectorAll("#tools button")].find((b) => b.textContent === "Error").click();
+    document.body.dataset.answer = location.hash;
+    """
+
+    dom = browse(html, "", probe)
+
+    assert answer(dom) == "#v=ERROR"
+    assert shown(dom) == {"F-LOAD-060"}
+
+
+def test_everything_is_there_without_scripts(browse, html):
+    dom = browse(re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL))
+
+    assert len(shown(dom)) == 100
+    assert 'id="F-MEM-029"' in dom
+    assert re.search(r'<div id="tools" hidden', dom)
+
+
+def test_a_narrow_screen_needs_no_sideways_scrolling(browse, html):
+    probe = "document.body.dataset.answer = document.documentElement.scrollWidth - innerWidth"
+
+    assert int(answer(browse(html, "", probe, "--window-size=500,900"))) <= 0
+
+
+@pytest.mark.skipif(not AXE, reason="axe-core is not installed (set AXE_CORE to axe.min.js)")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["mixed", "survived", "rehearsal", "truncated"])
+def test_axe_finds_no_barrier(browse, name, theme):
+    page = render_scorecard(getattr(samples, f"{name}_record")(), samples.CATALOGUE)
+    probe = Path(AXE).read_text() + (
+        ";for (const row of document.querySelectorAll('details')) row.open = true;"
+        "axe.run(document, {resultTypes: ['violations']}).then((found) => {"
+        "const theme = matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light';"
+        "document.body.dataset.answer = encodeURIComponent(JSON.stringify([theme, found.violations.map("
+        "(v) => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 120)])]))})"
+    )
+    flags = ["--blink-settings=preferredColorScheme=0"] if theme == "dark" else []
+
+    found = answer(browse(page, "", probe, *flags))
+
+    assert json.loads(unquote(found)) == [theme, []]
