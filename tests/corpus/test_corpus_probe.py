@@ -1,10 +1,10 @@
 """Real drivers in processes of their own: crashes, hangs and memory are told apart and laid at the right file."""
 
-import hashlib
 import os
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from corpus_engine import InProcess
 from corpus_parsers import Strict
@@ -13,7 +13,7 @@ from conformance.corpus.safetensors.classes import RandomSource, plain
 from conformance.corpus.safetensors.findings import How, judge, judge_control
 from conformance.corpus.safetensors.hunt import Budget, hunt
 from conformance.corpus.safetensors.peak_memory import PeakMemory
-from conformance.corpus.safetensors.probe import Allowance, Prober, Status, read_tensor, unclear
+from conformance.corpus.safetensors.probe import Allowance, Prober, Status, unclear
 from conformance.corpus.safetensors.registry import BY_NAME
 from conformance.corpus.safetensors.rules import Demand
 from conformance.protocol.client import Engine, Launch
@@ -135,49 +135,17 @@ def test_refusal_is_clear_when_typed_named_and_reasoned(message, fields, kind, c
     assert (complaint in found) if complaint else found == ""
 
 
-# --- tensor files are the engine's, and untrusted -----------------------------------------------------
+# --- tensors that contradict what was said of them ---------------------------------------------------
 
 
-def described(path, payload=b"abcd", nbytes=None, digest=None):
-    size = len(payload) if nbytes is None else nbytes
-    return TensorData(path, "U8", [4], size, digest or hashlib.sha256(payload).hexdigest())
-
-
-def test_tensor_file_is_read_and_taken_away(tmp_path):
-    (tmp_path / "t").write_bytes(b"abcd")
-    assert read_tensor(described("t"), tmp_path) == (b"abcd", "")
-    assert not (tmp_path / "t").exists()
-
-
-@pytest.mark.parametrize("nbytes", [3, 5])
-def test_tensor_file_of_another_length_is_told(tmp_path, nbytes):
-    (tmp_path / "t").write_bytes(b"abcd")
-    assert "announced" in read_tensor(described("t", nbytes=nbytes), tmp_path)[1]
-
-
-def test_tensor_file_outside_of_the_run_directory_is_not_opened(tmp_path):
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    outside = tmp_path / "secret"
-    outside.write_bytes(b"abcd")
-    (run_dir / "link").symlink_to(outside)
-    for path in ("../secret", str(outside), "link"):
-        assert read_tensor(described(path), run_dir)[1] != ""
-    assert outside.exists()
-
-
-def test_fifo_in_place_of_a_tensor_file_does_not_block(tmp_path):
-    os.mkfifo(tmp_path / "t")
-    assert "cannot be read" in read_tensor(described("t"), tmp_path)[1]
-
-
-def test_wrong_hash_is_a_misread(tmp_path):
+@pytest.mark.parametrize(
+    "lie", [{"sha256": "0" * 64}, {"nbytes": 3}, {"shape": [1]}, {"dtype": "U8"}, {"path": "../outside"}], ids=str
+)
+def test_tensor_that_contradicts_its_message_is_a_misread(tmp_path, lie):
     class Careless(InProcess):
         def call(self, method, params=None, **options):
             result = super().call(method, params, **options)
-            if isinstance(result, TensorData):
-                return TensorData(result.path, result.dtype, result.shape, result.nbytes, "0" * 64)
-            return result
+            return msgspec.structs.replace(result, **lie) if isinstance(result, TensorData) else result
 
     base = plain(RandomSource(1))
     outcome = Prober(Careless(Strict(), tmp_path), tmp_path).try_bytes(base.data)
