@@ -334,7 +334,7 @@ class FirstValue(Strict):
 class Defaults(Strict):
     """Missing, null or strange fields get defaults instead of an error."""
 
-    def entry(self, name, value):
+    def entry(self, _name, value):
         if not isinstance(value, dict):
             return "F32", [], 0, 0
         fields = {key.lower().strip(" s"): item for key, item in value.items()}

@@ -23,7 +23,7 @@ ARRAYS = {
     "b": np.arange(5, dtype=np.float32),
     "flag": np.array([1], np.uint8),
     "ids": np.arange(4, dtype=np.int64),
-    "größe": np.float32(3).reshape(()),
+    "größe": np.array(3, np.float32),
 }
 NAMES = {"float16": "F16", "float32": "F32", "uint8": "U8", "int64": "I64"}
 

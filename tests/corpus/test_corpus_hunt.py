@@ -104,11 +104,13 @@ def test_budget_of_restarts_ends_shrinking_with_a_file_that_fails():
     def crash(data):
         if official(data).accepted:
             return Outcome(Status.ACCEPTED, "file.read", 0.0, contents=official(data).contents)
+        if int(sha256(data)[:8], 16) % 3:
+            return Outcome(Status.REJECTED, "file.open", 0.0, kind="invalid_file")
         crashes.append(data)
         return Outcome(Status.CRASHED, "file.open", 0.0, message="SIGSEGV")
 
-    hunted = hunt(BY_NAME["offsets.overlap"], crash, budget=Budget(restarts=5))
-    assert len(crashes) == 5
+    hunted = hunt(BY_NAME["offsets.overlap"], crash, budget=Budget(restarts=3))
+    assert len(crashes) == 3
     assert hunted.failure.finding.how is How.CRASH
     assert hunted.failure.data in crashes
 
@@ -138,7 +140,7 @@ KILLS = [
     ("Floats", "shapes.dim_fraction", How.WRONG_ACCEPT),
     ("FileOrder", "containers.payload_reversed", How.MISREAD),
     ("NoDunder", "names.like_metadata", How.MISREAD),
-    ("Normalising", "names.normal_form_twins", How.MISREAD),
+    ("Normalising", "names.long", How.MISREAD),
     ("NoEmpty", "containers.zero_sized_between", How.WRONG_REJECT),
     ("Padded", "containers.header_length_odd", How.WRONG_REJECT),
     ("Stringly", "metadata.value_number", How.WRONG_ACCEPT),
@@ -153,7 +155,7 @@ KILLS = [
 ]
 
 
-@pytest.mark.parametrize(("parser", "name", "how"), KILLS, ids=lambda value: str(value))
+@pytest.mark.parametrize(("parser", "name", "how"), KILLS, ids=str)
 def test_hunt_tells_how_a_broken_parser_fails(parser, name, how, tmp_path):
     hunted = hunt(BY_NAME[name], prober(PARSERS[parser](), tmp_path).try_bytes, budget=Budget(seconds=1.0))
     assert hunted.failure is not None

@@ -41,15 +41,20 @@ _ENDINGS = {
 
 
 def judge(demand: Demand, case: Case, outcome: Outcome) -> Finding | None:
-    """What is wrong with an outcome; None if it is what the class demands."""
+    """What is wrong with a case's outcome; None if it is what the class demands."""
+    return judge_file(demand, case.readings, outcome)
+
+
+def judge_file(demand: Demand, readings: tuple[Contents, ...] | None, outcome: Outcome) -> Finding | None:
+    """What is wrong with any file's outcome, given the contents that an accepting reader may report."""
     if outcome.ended_process:
         return Finding(_ending(demand, outcome), f"{outcome.stage}: {outcome.message}")
     if outcome.status is Status.REJECTED:
-        return _judge_rejection(demand, case, outcome)
+        return _judge_rejection(demand, readings, outcome)
     assert outcome.contents is not None
     if demand is Demand.REJECT:
         return Finding(How.WRONG_ACCEPT, _accepted_as(outcome.contents))
-    return _judge_reading(case.readings, outcome)
+    return _judge_reading(readings, outcome)
 
 
 def _ending(demand: Demand, outcome: Outcome) -> How:
@@ -63,8 +68,7 @@ def _ending(demand: Demand, outcome: Outcome) -> How:
 
 def judge_control(case: Case, outcome: Outcome) -> Finding | None:
     """What is wrong with how the nearest valid file was treated: it must be accepted and read exactly."""
-    plain = Case(case.control, case.control, case.control_contents, (case.control_contents,))
-    return judge(Demand.ACCEPT, plain, outcome)
+    return judge_file(Demand.ACCEPT, (case.control_contents,), outcome)
 
 
 def declined(contents: Contents, outcome: Outcome) -> bool:
@@ -79,11 +83,11 @@ def declined(contents: Contents, outcome: Outcome) -> bool:
     )
 
 
-def _judge_rejection(demand: Demand, case: Case, outcome: Outcome) -> Finding | None:
+def _judge_rejection(demand: Demand, readings: tuple[Contents, ...] | None, outcome: Outcome) -> Finding | None:
     said = f"{outcome.kind}: {outcome.message}"
     if demand is Demand.ACCEPT:
-        assert case.readings is not None
-        if declined(case.readings[0], outcome):
+        assert readings is not None
+        if declined(readings[0], outcome):
             return None
         return Finding(How.WRONG_REJECT, f"{outcome.stage} refused it as {said}")
     if outcome.excess:

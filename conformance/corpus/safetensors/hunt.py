@@ -18,7 +18,7 @@ from hypothesis.errors import NoSuchExample
 
 from conformance.corpus.safetensors.classes import Case, CorpusClass, sha256
 from conformance.corpus.safetensors.findings import Finding, declined, judge, judge_control
-from conformance.corpus.safetensors.probe import Outcome
+from conformance.corpus.safetensors.probe import Outcome, Status
 
 T = TypeVar("T")
 
@@ -81,10 +81,12 @@ class Hunt:
     """One class tried: how many distinct examples were judged, how many said nothing, and what failed.
 
     An example says nothing where its control was declined for its dtype: a refusal then proves no check.
+    `accepted` of those that ran were accepted, which is worth telling where the format leaves it open.
     """
 
     name: str
     ran: int
+    accepted: int
     vacuous: int
     tried: int
     seconds: float
@@ -106,6 +108,7 @@ class _Trial:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, Failure | None] = field(default_factory=dict)
     ran: int = 0
+    accepted: int = 0
     vacuous: int = 0
     failed_at: float | None = None
     restarts: int = 0
@@ -134,6 +137,7 @@ class _Trial:
             self.vacuous += 1
         else:
             self.ran += 1
+            self.accepted += self._outcome(case.data).status is Status.ACCEPTED if found is None else 0
         if found is not None:
             self.failed_at = time.monotonic()
 
@@ -185,6 +189,7 @@ def hunt(
     return Hunt(
         corpus_class.name,
         ran=trial.ran,
+        accepted=trial.accepted,
         vacuous=trial.vacuous,
         tried=len(trial.outcomes),
         seconds=time.monotonic() - started,

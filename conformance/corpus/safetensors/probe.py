@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import stat
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -34,6 +32,7 @@ from conformance.protocol.messages import (
     TensorData,
     TensorEntry,
 )
+from conformance.protocol.tensors import BrokenTensor, read_tensor
 
 CLEAR_KINDS = frozenset({ErrorKind.INVALID_FILE, ErrorKind.UNSUPPORTED_DTYPE})
 MIB = 2**20
@@ -254,47 +253,19 @@ class Prober:
         return Contents(tensors, told.metadata), flaw
 
     def _payload(self, data: TensorData, entry: TensorEntry) -> tuple[bytes, str]:
-        """A tensor's bytes as handed over, and how they contradict what was said of them."""
-        payload, flaw = read_tensor(data, self._run_dir)
-        if not flaw and (data.dtype, list(data.shape)) != (entry.dtype, list(entry.shape)):
-            flaw = (
-                f"tensor {entry.name!r} is inspected as {entry.dtype} {entry.shape}, read as {data.dtype} {data.shape}"
-            )
-        if not flaw and entry.end is not None and entry.begin is not None and entry.end - entry.begin != len(payload):
-            flaw = f"tensor {entry.name!r} is told to span {entry.end - entry.begin} bytes and has {len(payload)}"
-        return payload, flaw
-
-
-def read_tensor(data: TensorData, run_dir: Path) -> tuple[bytes, str]:
-    """Read the file that a driver names and take it away; the bytes, and what is wrong with them (empty if nothing).
-
-    The file is the engine's: never more is read than was announced, and it is not mapped, not followed out of the
-    run directory, and need not be a regular file.
-    """
-    if data.nbytes == 0 and not data.path:
-        return b"", ""
-    path = run_dir / data.path
-    if not os.path.realpath(path).startswith(f"{run_dir}{os.sep}"):
-        return b"", f"tensor file {data.path!r} lies outside the run directory"
-    try:
-        payload = _read_regular(path, data.nbytes + 1)
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        return b"", f"tensor file {data.path!r} cannot be read: {error.strerror}"
-    flaw = ""
-    if len(payload) != data.nbytes:
-        flaw = f"tensor file {data.path!r} does not have the announced {data.nbytes} bytes"
-    elif sha256(payload) != data.sha256:
-        flaw = f"tensor file {data.path!r} does not have the announced sha256"
-    return payload, flaw
-
-
-def _read_regular(path: Path, limit: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    with os.fdopen(descriptor, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return stream.read(limit)
+        """A tensor's bytes as handed over, and how they contradict what was said of them; the file is taken away."""
+        name = repr(entry.name)
+        try:
+            payload = bytes(read_tensor(self._run_dir, data))
+            (self._run_dir / data.path).unlink(missing_ok=True)
+        except BrokenTensor as broken:
+            return b"", f"tensor {name}: {broken}"
+        if (data.dtype, data.shape) != (entry.dtype, entry.shape):
+            told = f"inspected as {entry.dtype} {entry.shape}, read as {data.dtype} {data.shape}"
+            return payload, f"tensor {name} is {told}"
+        if entry.begin is not None and entry.end is not None and entry.end - entry.begin != len(payload):
+            return payload, f"tensor {name} is told to span {entry.end - entry.begin} bytes and has {len(payload)}"
+        return payload, ""
 
 
 def _ended(failure: DriverFailure, seconds: float) -> Outcome:
