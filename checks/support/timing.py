@@ -34,11 +34,6 @@ def decided(limit: Limit, values: Sequence[float]) -> bool:
     return found.decision is not Decision.UNDECIDED
 
 
-def _in_fresh_process(stand: Stand, measure: Callable[[Engine], float]) -> float:
-    with stand.engine.fresh() as engine:
-        return measure(engine)
-
-
 def staged_rates(engine: Engine, device: int, source: TensorData) -> dict[str, float]:
     """Host-to-device bytes per second from staged input; the difference of two counts cancels fixed cost."""
     rates = {}
