@@ -134,8 +134,9 @@ def _profile(text: str) -> Profile:
 def _or_usage(action: Callable[[], Value]) -> Value:
     """The action's value; an error that the user can mend is one line and exit code 2."""
     from conformance.catalogue import UnknownSelector  # noqa: PLC0415
+    from conformance.corpus.cache import ContentChanged  # noqa: PLC0415
     from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
-    from conformance.corpus.smollm2 import ContentChanged, DownloadFailed  # noqa: PLC0415
+    from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
     from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415

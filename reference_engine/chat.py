@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import sys
 import time
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypedDict
 
 import jinja2
@@ -22,7 +24,6 @@ from reference_engine.files import read_json, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
     from types import FrameType
 
     from reference_engine.tokenizer import Tokenizer
@@ -31,6 +32,9 @@ MAX_TEMPLATE_BYTES = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
 MAX_PRODUCT = 1 << 20
 RENDER_SECONDS = 5.0
+RENDER_BYTES = 256 << 20
+STATM = Path("/proc/self/statm")
+PAGE_BYTES = resource.getpagesize()
 # Filters and methods whose result can be made as large as the template likes.
 INFLATING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent"})
 TEMPLATE_FAILURES = (
@@ -110,7 +114,7 @@ class ChatTemplate:
         pieces: list[str] = []
         size = 0
         try:
-            with _deadline(RENDER_SECONDS):
+            with _bounds(RENDER_SECONDS, RENDER_BYTES):
                 for piece in self._template.generate(
                     messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._variables
                 ):
@@ -169,13 +173,21 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
-    """Stop Python code inside the block by TimeoutError: a loop in a template need not produce output."""
+def _bounds(seconds: float, growth: int) -> Iterator[None]:
+    """Stop Python code inside the block that runs or grows too long: a loop need not produce output.
+
+    Raises:
+        TimeoutError: It took more than `seconds`.
+        MemoryError: The process grew by more than `growth` bytes.
+    """
     end = time.monotonic() + seconds
+    limit = _resident_bytes() + growth
 
     def watch(_frame: FrameType, _event: str, _argument: object) -> Any:
         if time.monotonic() > end:
             raise TimeoutError
+        if _resident_bytes() > limit:
+            raise MemoryError(f"it uses more than {growth} bytes")
         return watch
 
     before = sys.gettrace()
@@ -184,6 +196,11 @@ def _deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+def _resident_bytes() -> int:
+    with STATM.open("rb", buffering=0) as file:
+        return int(file.read(100).split()[1]) * PAGE_BYTES
 
 
 def _masks(tokens: Sequence[str], messages: Sequence[ChatMessage]) -> dict[str, str]:

@@ -37,7 +37,7 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = _weights_path(Path(path))
+        self.path = weights_path(path)
         self.directory = self.path.parent
         self.tensors: dict[str, Located] = {}
         self._files = ExitStack()
@@ -74,7 +74,9 @@ class Checkpoint:
         self.close()
 
 
-def _weights_path(path: Path) -> Path:
+def weights_path(path: str | Path) -> Path:
+    """The file that a checkpoint's path stands for: itself, or in a directory the single file, else the index."""
+    path = Path(path)
     try:
         is_directory = path.is_dir()
     except PermissionError:

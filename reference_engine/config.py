@@ -74,16 +74,8 @@ def read_config(directory: Path) -> ModelConfig:
     generation = _Fields(str(generation_path), read_json(generation_path) if generation_path.exists() else {})
     architecture = _architecture(fields)
     _refuse_unsupported(fields)
-    heads = fields.count("num_attention_heads")
     hidden = fields.count("hidden_size")
-    kv_heads = fields.count("num_key_value_heads", heads)
-    head_dim = fields.count("head_dim", max(1, hidden // heads))
-    if heads % kv_heads:
-        fields.fail("num_key_value_heads", f"{kv_heads} does not divide num_attention_heads {heads}")
-    if head_dim % 2:
-        fields.fail("head_dim", f"{head_dim} is odd, rotary embedding needs pairs")
-    if "head_dim" not in fields and hidden % heads:
-        fields.fail("hidden_size", f"{hidden} is not a multiple of num_attention_heads {heads}")
+    heads, kv_heads, head_dim = _heads(fields, hidden)
     theta, scaling = _rope(fields)
     eos = dict.fromkeys((*fields.token_ids("eos_token_id"), *generation.token_ids("eos_token_id")))
     bos = (*fields.token_ids("bos_token_id"), *generation.token_ids("bos_token_id"))
@@ -114,6 +106,20 @@ def _architecture(fields: _Fields) -> str:
     if names[0] not in {QWEN2, LLAMA}:
         fields.fail("architectures", f"{quote(names[0])} is not supported; this engine runs {QWEN2} and {LLAMA}")
     return str(names[0])
+
+
+def _heads(fields: _Fields, hidden: int) -> tuple[int, int, int]:
+    """Query heads, key-value heads, and the size of each."""
+    heads = fields.count("num_attention_heads")
+    kv_heads = fields.count("num_key_value_heads", heads)
+    head_dim = fields.count("head_dim", max(1, hidden // heads))
+    if heads % kv_heads:
+        fields.fail("num_key_value_heads", f"{kv_heads} does not divide num_attention_heads {heads}")
+    if head_dim % 2:
+        fields.fail("head_dim", f"{head_dim} is odd, rotary embedding needs pairs")
+    if "head_dim" not in fields and hidden % heads:
+        fields.fail("hidden_size", f"{hidden} is not a multiple of num_attention_heads {heads}")
+    return heads, kv_heads, head_dim
 
 
 def _refuse_unsupported(fields: _Fields) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from reference_engine.chat import ChatTemplate, Rendered
-from reference_engine.checkpoint import Checkpoint
+from reference_engine.checkpoint import weights_path
 from reference_engine.errors import InvalidArgument
 from reference_engine.generate import GenerationRequest, generate
 from reference_engine.model import SafeTensorsCudaModel
@@ -73,8 +73,7 @@ class Engine:
             EngineError: One of `reference_engine.errors`, by cause.
         """
         started = time.perf_counter()
-        with Checkpoint(path) as checkpoint:
-            directory = checkpoint.directory
+        directory = weights_path(path).parent
         template = ChatTemplate.find(directory)
         tokenizer_path = directory / "tokenizer.json"
         tokenizer = Tokenizer(tokenizer_path) if tokenizer_path.exists() else None

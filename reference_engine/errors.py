@@ -178,7 +178,7 @@ class OutOfDeviceMemory(EngineError):
     def _message(self) -> str:
         return (
             f"out of memory on {self.device}: asked for {self.asked} bytes, {self.free} bytes are free;"
-            " use a smaller model, a shorter prompt or BF16"
+            " use a smaller model, fewer tokens or BF16"
         )
 
 

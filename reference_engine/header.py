@@ -10,8 +10,11 @@ nesting is bounded before anything recursive runs, and no tree of the whole head
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from reference_engine.errors import InvalidFile, quote
@@ -38,8 +41,7 @@ _PAIR = re.compile(_WS + _TEXT + _WS + ":" + _WS + _TEXT + _WS + r"([,}])")
 _KEY = re.compile(_WS + _TEXT + _WS + ":" + _WS)
 _OPEN = re.compile(_WS + r"\{" + _WS + r"(\})?")
 _NEXT = re.compile(_WS + r"([,}])")
-# Pairs as they stand, so that a field given twice is seen.
-_scan_value = json.JSONDecoder(object_pairs_hook=tuple).scan_once  # type: ignore[attr-defined]
+_scan_value = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 class TensorEntry(NamedTuple):
@@ -98,7 +100,8 @@ def parse_header(path: str, raw: bytes | bytearray, file_size: int) -> Header:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidFile(path, f"the header is not UTF-8 at byte {error.start}") from None
-    tensors, metadata = _Walk(path, text).header()
+    with _no_collector():
+        tensors, metadata = _Walk(path, text).header()
     data_start = LENGTH_BYTES + len(raw)
     _check_coverage(path, list(tensors.values()), file_size - data_start)
     return Header(tensors, metadata, data_start)
@@ -116,6 +119,18 @@ def _check_coverage(path: str, entries: list[TensorEntry], buffer_bytes: int) ->
         covered = entry.end
     if covered != buffer_bytes:
         raise InvalidFile(path, f"the tensors end at byte {covered}, the data buffer has {buffer_bytes} bytes")
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the cycle collector, which would walk millions of entries again and again and find no cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Walk:
@@ -165,15 +180,15 @@ class _Walk:
 
     def entry(self, name: str) -> TensorEntry:
         match = _FLAT_OBJECT.match(self.text, self.at)
-        # Three members have three colons, and no valid dtype has one: more are refused before they are built.
-        if match is None or self.text.count(":", self.at, match.end()) > len(ENTRY_FIELDS):
-            self.fail(f"tensor {quote(name)} is not a flat object of dtype, shape and data_offsets")
+        # Three members have three colons and no valid dtype has one: what has more is refused before it is
+        # built, and a dictionary of three keys has none twice.
+        if match is None or self.text.count(":", self.at, match.end()) != len(ENTRY_FIELDS):
+            self.fail(f"tensor {quote(name)} is not a flat object of dtype, shape and data_offsets, each once")
         try:
-            pairs, self.at = _scan_value(self.text, self.at)
+            fields, self.at = _scan_value(self.text, self.at)
         except (ValueError, StopIteration):
             self.fail(f"tensor {quote(name)} is not valid JSON")
-        fields = dict(pairs)
-        if len(pairs) != len(ENTRY_FIELDS) or fields.keys() != ENTRY_FIELDS:
+        if fields.keys() != ENTRY_FIELDS:
             self.fail(f"tensor {quote(name)} must have dtype, shape and data_offsets, each exactly once")
         return self.checked(name, fields["dtype"], fields["shape"], fields["data_offsets"])
 
@@ -183,25 +198,21 @@ class _Walk:
             self.fail(f"tensor {quote(name)} has unknown dtype {quote(str(dtype))}")
         if type(shape) is not list or type(offsets) is not list or len(offsets) != 2:  # noqa: PLR2004
             self.fail(f"tensor {quote(name)}: shape must be a list, data_offsets a list of two")
-        elements = self.element_count(name, shape)
         begin, end = offsets
-        if not (_is_u64(begin) and _is_u64(end)) or begin > end:
+        if type(begin) is not int or type(end) is not int or not 0 <= begin <= end <= U64_MAX:
             self.fail(f"tensor {quote(name)} has data_offsets {_brief(offsets)}, not 0 <= begin <= end")
+        elements = 1
+        for size in shape:
+            if type(size) is not int or not 0 <= size <= U64_MAX:
+                self.fail(f"tensor {quote(name)} has dimension {quote(str(size))}, not an unsigned 64-bit integer")
+            elements *= size
+            if elements > U64_MAX:
+                self.fail(f"tensor {quote(name)}: the product of shape {_brief(shape)} overflows 64 bits")
         size_bits = elements * bits
         if size_bits > U64_MAX or size_bits != (end - begin) * 8:
             cause = f"of {dtype} {_brief(shape)} needs {size_bits} bits, its offsets span {end - begin} bytes"
             self.fail(f"tensor {quote(name)} {cause}")
         return TensorEntry(name, dtype, tuple(shape), begin, end)
-
-    def element_count(self, name: str, shape: list[Any]) -> int:
-        count = 1
-        for size in shape:
-            if not _is_u64(size):
-                self.fail(f"tensor {quote(name)} has dimension {quote(str(size))}, not an unsigned 64-bit integer")
-            count *= size
-            if count > U64_MAX:
-                self.fail(f"tensor {quote(name)}: the product of shape {_brief(shape)} overflows 64 bits")
-        return count
 
     def take(self, pattern: re.Pattern[str], wanted: str) -> re.Match[str]:
         match = pattern.match(self.text, self.at)
@@ -224,10 +235,6 @@ class _Walk:
 
     def fail(self, cause: str) -> NoReturn:
         raise InvalidFile(self.path, cause)
-
-
-def _is_u64(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= U64_MAX
 
 
 def _brief(values: list[Any]) -> str:

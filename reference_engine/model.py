@@ -38,7 +38,7 @@ class KvCache:
 
     def __init__(self, config: ModelConfig, device: Device, dtype: torch.dtype, capacity: int) -> None:
         shape = (2, config.num_layers, config.num_kv_heads, capacity, config.head_dim)
-        self.keys, self.values = device.empty(shape, dtype).zero_()
+        self.keys, self.values = device.empty(shape, dtype)
         self.capacity = capacity
         self.filled = 0
         angles = torch.outer(torch.arange(capacity, dtype=torch.float32), inverse_frequencies(config))

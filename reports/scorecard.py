@@ -24,7 +24,7 @@ from reports.explain import brief, decisive, explain, points
 from reports.hexdump import Exhibit, hexdump
 from reports.limits import not_tested
 from reports.plots import plot
-from reports.summary import GLYPH, READING_ORDER, Entry, Summary, encode_record, reasons, summarise, weights_tried
+from reports.summary import GLYPH, READING_ORDER, Entry, Summary, reasons, summarise, weights_tried
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_PAGE_BYTES = 1_000_000
@@ -86,6 +86,7 @@ def render_scorecard(
     *,
     exhibits: Mapping[str, Exhibit] | None = None,
     extras: Sequence[Extra] = (),
+    record_sha256: str = "",
 ) -> str:
     """The scorecard as HTML, at most 1 MB: what does not fit is shortened, and says so.
 
@@ -94,13 +95,14 @@ def render_scorecard(
         catalogue: the rows it was judged against.
         exhibits: contents of evidence files by their path in the record; shown as hex and offered for download.
         extras: sections to place after the rows, in order.
+        record_sha256: hash of the record's file, where there is one.
 
     Raises:
         PageTooLarge: even the shortest form is larger than 1 MB.
     """
     page = ""
     for detail in _DETAILS:
-        page = _render(record, catalogue, exhibits or {}, extras, detail)
+        page = _render(record, catalogue, exhibits or {}, extras, record_sha256=record_sha256, detail=detail)
         if len(page.encode()) <= MAX_PAGE_BYTES:
             return page
     raise PageTooLarge(len(page.encode()))
@@ -111,6 +113,8 @@ def _render(
     catalogue: Catalogue,
     exhibits: Mapping[str, Exhibit],
     extras: Sequence[Extra],
+    *,
+    record_sha256: str,
     detail: Detail,
 ) -> str:
     summary = summarise(record, catalogue)
@@ -128,7 +132,7 @@ def _render(
             environment=environment_table(record.header.environment),
             fingerprint=fingerprint(record.header.environment),
             fingerprint_line=fingerprint_line(record.header.environment),
-            record_sha256=hashlib.sha256(encode_record(record)).hexdigest(),
+            record_sha256=record_sha256,
             embedded=_embedded(record),
             not_tested=not_tested(record, summary),
             exhibits=exhibits,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from conformance.catalogue import Catalogue, Row, Section
-from conformance.record import Record, RowResult, counts, encode_line
+from conformance.record import Record, RowResult, counts
 from conformance.verdicts import ExitCode, Rehearsed, Verdict, roll_up
 from reports.text import listed, plural
 
@@ -121,12 +121,6 @@ def weights_tried(summary: Summary) -> list[tuple[str, int]]:
     """On which weights how many rows were tried; an empty name where a row needs none."""
     tried = Counter(entry.result.weights for entry in summary.entries if entry.tried)
     return tried.most_common()
-
-
-def encode_record(record: Record) -> bytes:
-    """The record as JSON Lines, as it is written to a file."""
-    lines = [encode_line(record.header), *map(encode_line, record.rows)]
-    return b"".join([*lines, encode_line(record.footer)] if record.footer else lines)
 
 
 def _join(record: Record, catalogue: Catalogue) -> tuple[Entry, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from conformance.catalogue import load_catalogue
 from conformance.record import Evidence, Record
+from conformance.trial.recorder import RECORD_FILE
 from reports.badge import badge_json, badge_svg, make_badge
 from reports.hexdump import Exhibit
 from reports.junit import render_junit
@@ -25,8 +26,10 @@ def write_reports(record: Record, directory: Path) -> Path:
     """
     catalogue = load_catalogue()
     badge = make_badge(record, catalogue)
+    written = directory / RECORD_FILE
+    digest = hashlib.sha256(written.read_bytes()).hexdigest() if written.is_file() else ""
     pages = {
-        SCORECARD: render_scorecard(record, catalogue, exhibits=_exhibits(record, directory)),
+        SCORECARD: render_scorecard(record, catalogue, exhibits=_exhibits(record, directory), record_sha256=digest),
         "junit.xml": render_junit(record, catalogue),
         "summary.md": render_markdown(record, catalogue),
         "badge.json": badge_json(badge),

@@ -17,6 +17,16 @@ from conformance.corpus.checkpoint import file_sha256
 _RECORD = "provenance.json"
 
 
+class ContentChanged(Exception):
+    """Something downloaded, converted or generated that is not, byte for byte, what its goldens were made from."""
+
+    def __init__(self, what: str, expected: str, found: str) -> None:
+        super().__init__(f"{what}: expected sha256 {expected}, found {found}")
+        self.what = what
+        self.expected = expected
+        self.found = found
+
+
 class CachedFile(msgspec.Struct, frozen=True):
     """A file of a cached entry."""
 

@@ -64,6 +64,14 @@ class PromptTooLong(Exception):
         self.limit = limit
 
 
+class TokenizerMissing(Exception):
+    """A prompt in words for a checkpoint that has no tokenizer.json."""
+
+    def __init__(self, case: str) -> None:
+        super().__init__(f"{case}: the checkpoint has no tokenizer.json, so prompts must be given as ids")
+        self.case = case
+
+
 class GoldensChanged(Exception):
     """A golden run that does not repeat what is stored; carries one line per difference."""
 
@@ -78,8 +86,8 @@ class _Reference:
 
     model: Any
     new_cache: Callable[[], Any]
-    tokenizer: Any
-    plain_tokenizer: Tokenizer
+    tokenizer: Any | None
+    plain_tokenizer: Tokenizer | None
     stop_ids: frozenset[int]
     vocab_size: int
     max_positions: int
@@ -212,14 +220,18 @@ def _source(dtype: str) -> str:
 def _load_reference(model_dir: Path, dtype: str) -> _Reference:
     transformers = _transformers()
     transformers.utils.logging.disable_progress_bar()
+    tokenizer_file = model_dir / "tokenizer.json"
+    has_tokenizer = tokenizer_file.is_file()
     model = transformers.AutoModelForCausalLM.from_pretrained(
         model_dir, dtype=DTYPES[dtype], attn_implementation="eager", local_files_only=True
     ).eval()
     return _Reference(
         model=model,
         new_cache=transformers.DynamicCache,
-        tokenizer=transformers.AutoTokenizer.from_pretrained(model_dir, local_files_only=True),
-        plain_tokenizer=Tokenizer.from_file(str(model_dir / "tokenizer.json")),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
+        if has_tokenizer
+        else None,
+        plain_tokenizer=Tokenizer.from_file(str(tokenizer_file)) if has_tokenizer else None,
         stop_ids=_stop_ids(model_dir),
         vocab_size=int(model.config.vocab_size),
         max_positions=int(model.config.max_position_embeddings),
@@ -258,7 +270,7 @@ def _generate(
     steps = _greedy(reference, prompt_ids, case.max_tokens)
     stop_id = steps.chosen[-1] if steps.chosen[-1] in reference.stop_ids else None
     ids = steps.chosen if stop_id is None else steps.chosen[:-1]
-    text = reference.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = _decode(reference, ids)
     whole = case.all_columns and reference.vocab_size <= ALL_COLUMNS_VOCABULARY and len(columns) > 0
     margins = _keep(arrays, case.name, steps.logits, None if whole else columns)
     return GoldenCase(
@@ -278,6 +290,13 @@ def _generate(
     )
 
 
+def _decode(reference: _Reference, ids: list[int]) -> str:
+    if reference.tokenizer is None:
+        return ""
+    text = reference.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text)
+
+
 def _render(reference: _Reference, case: GoldenPrompt) -> tuple[GoldenPrompt, list[int]]:
     """The case with its filler written out, and the ids that are fed to the model."""
     if case.prompt_ids is not None:
@@ -293,6 +312,8 @@ def _render(reference: _Reference, case: GoldenPrompt) -> tuple[GoldenPrompt, li
 
 
 def _encode(reference: _Reference, case: GoldenPrompt) -> list[int]:
+    if reference.tokenizer is None or reference.plain_tokenizer is None:
+        raise TokenizerMissing(case.name)
     if case.raw and case.prompt is not None:
         text = case.prompt
         ids = reference.tokenizer.encode(text, add_special_tokens=False)
@@ -330,9 +351,8 @@ def _force(
 ) -> GoldenForced:
     if sequence.length > reference.max_positions:
         raise PromptTooLong(sequence.name, sequence.length, reference.max_positions)
-    special = reference.plain_tokenizer.get_added_tokens_decoder()
-    plain = [i for i in range(reference.plain_tokenizer.get_vocab_size()) if i not in special]
-    ids = np.random.Generator(np.random.PCG64(sequence.seed)).choice(np.array(plain), sequence.length)
+    plain = np.array(_plain_ids(reference))
+    ids = np.random.Generator(np.random.PCG64(sequence.seed)).choice(plain, sequence.length)
     positions = sorted({*range(sequence.stride - 1, sequence.length, sequence.stride), sequence.length - 1})
     output = reference.model(
         input_ids=torch.from_numpy(ids)[None], use_cache=False, logits_to_keep=torch.tensor(positions)
@@ -347,6 +367,14 @@ def _force(
         argmax=tuple(logits.argmax(axis=1).tolist()),
         margins=margins,
     )
+
+
+def _plain_ids(reference: _Reference) -> list[int]:
+    """Ids of ordinary tokens: neither special nor padding; all of them where there is no tokenizer."""
+    if reference.plain_tokenizer is None:
+        return list(range(reference.vocab_size))
+    special = reference.plain_tokenizer.get_added_tokens_decoder()
+    return [index for index in range(reference.plain_tokenizer.get_vocab_size()) if index not in special]
 
 
 def _keep(

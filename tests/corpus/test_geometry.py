@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from conformance.corpus import geometry
+from conformance.corpus.cache import ContentChanged, cache_root
 from conformance.corpus.checkpoint import read_json
 from conformance.corpus.geometry import GAINS, QWEN2_5_1_5B, SEED, geometry_checkpoint
+from conformance.corpus.goldens import load_goldens
 from conformance.corpus.seeded_weights import from_bf16, qwen2_plans, seeded_pieces, to_bf16
 from conformance.corpus.weights_file import read_tensors, write_weights
 
@@ -36,7 +39,7 @@ def test_threads_do_not_change_the_bytes(tmp_path):
     for threads in (1, 3):
         write_weights(tmp_path / "w", plans, seeded_pieces(plans, GAINS, SEED), threads)
         digests.add(hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest())
-    assert digests == {"@@"}
+    assert digests == {"9117bf9e380609e7b1bc77a0361603b5cf0114f1eea25a759e8d577a46e59447"}
 
 
 def test_bf16_is_the_rounding_of_f32():
@@ -77,3 +80,20 @@ def test_second_call_finds_the_first():
     assert geometry_checkpoint("F32", MINIATURE) == place
     assert (place / "model.safetensors").stat().st_mtime_ns == before
     assert geometry_checkpoint("F32", MINIATURE, seed=1) != place
+
+
+def test_other_numbers_than_the_pinned_ones_are_refused(monkeypatch):
+    monkeypatch.setattr(geometry, "QWEN2_5_1_5B", MINIATURE)
+    with pytest.raises(ContentChanged, match="F32"):
+        geometry_checkpoint()
+    assert not [path for path in cache_root().iterdir() if path.is_dir()]
+
+
+def test_shipped_goldens_vary_and_cover_the_ends_of_the_vocabulary():
+    goldens = load_goldens(geometry.GOLDENS)
+    assert goldens.run.vocab_size == QWEN2_5_1_5B["vocab_size"]
+    for case in goldens.run.cases:
+        assert len(case.ids) == 32
+        assert len(set(case.ids)) > 20
+    assert {0, 151935} <= set(goldens.case("ids_first_and_last").prompt_ids)
+    assert len(goldens.forced("forced_64").positions) == 64

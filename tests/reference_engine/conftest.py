@@ -1,4 +1,4 @@
-"""Small checkpoints made on the fly: random weights by transformers, a tokenizer trained on a few lines."""
+"""Small checkpoints made on the fly: seeded random weights, and a tokenizer trained on a few lines."""
 
 from __future__ import annotations
 
@@ -48,22 +48,8 @@ def train_tokenizer(path: Path) -> None:
     (path / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def build_reference(kind: str):
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
-
-    common = {
-        "vocab_size": VOCAB,
-        "hidden_size": 48,
-        "intermediate_size": 80,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
-        "eos_token_id": [2, 0],
-        "bos_token_id": None,
-    }
+def config_of(kind: str) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 1_000_000.0}
     if kind == "llama":
         rope = {
             "rope_type": "llama3",
@@ -73,36 +59,77 @@ def build_reference(kind: str):
             "high_freq_factor": 4.0,
             "original_max_position_embeddings": 64,
         }
-        config = LlamaConfig(**common, head_dim=16, tie_word_embeddings=False, rope_parameters=rope)
-        make = LlamaForCausalLM
-    else:
-        rope = {"rope_type": "default", "rope_theta": 1_000_000.0}
-        config = Qwen2Config(**common, tie_word_embeddings=kind == "tied", rope_parameters=rope)
-        make = Qwen2ForCausalLM
-    torch.manual_seed(7)
-    model = make(config).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            scale = 0.3 if name.endswith("bias") or "norm" in name else 0.08
-            parameter.normal_(1.0 if "norm" in name else 0.0, scale)
-    return model
+    return {
+        "architectures": ["LlamaForCausalLM" if kind == "llama" else "Qwen2ForCausalLM"],
+        "model_type": "llama" if kind == "llama" else "qwen2",
+        "vocab_size": VOCAB,
+        "hidden_size": 48,
+        "intermediate_size": 80,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 16 if kind == "llama" else 8,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": rope,
+        "tie_word_embeddings": kind == "tied",
+        "eos_token_id": [2, 0],
+        "dtype": "float32",
+    }
+
+
+def shapes_of(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    hidden, wide, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    rows = {"q_proj": config["num_attention_heads"] * size, "k_proj": config["num_key_value_heads"] * size}
+    rows["v_proj"] = rows["k_proj"]
+    shapes = {"model.embed_tokens.weight": (VOCAB, hidden), "model.norm.weight": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = (VOCAB, hidden)
+    for layer in (f"model.layers.{index}" for index in range(config["num_hidden_layers"])):
+        for name, count in rows.items():
+            shapes[f"{layer}.self_attn.{name}.weight"] = (count, hidden)
+            if config["model_type"] == "qwen2":
+                shapes[f"{layer}.self_attn.{name}.bias"] = (count,)
+        shapes[f"{layer}.self_attn.o_proj.weight"] = (hidden, rows["q_proj"])
+        shapes |= {f"{layer}.mlp.{name}.weight": (wide, hidden) for name in ("gate_proj", "up_proj")}
+        shapes[f"{layer}.mlp.down_proj.weight"] = (hidden, wide)
+        shapes |= {f"{layer}.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+    return shapes
+
+
+def make_checkpoint(kind: str, path: Path) -> Path:
+    """Weights of seeded noise, large enough that every part of the model is heard in the logits."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = config_of(kind)
+    noise = torch.Generator().manual_seed(7)
+    tensors = {}
+    for name, shape in shapes_of(config).items():
+        loud = 0.3 if len(shape) == 1 else 0.08
+        tensors[name] = torch.randn(shape, generator=noise) * loud + ("norm" in name)
+    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    train_tokenizer(path)
+    return path
+
+
+def with_reference(path: Path) -> Checkpoint:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return Checkpoint(path, AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval())
 
 
 @pytest.fixture(scope="session", params=["tied", "untied", "llama"])
 def checkpoint(request, tmp_path_factory):
-    return make_checkpoint(request.param, tmp_path_factory.mktemp(request.param))
+    return with_reference(make_checkpoint(request.param, tmp_path_factory.mktemp(request.param)))
 
 
 @pytest.fixture(scope="session")
 def tied(tmp_path_factory):
-    return make_checkpoint("tied", tmp_path_factory.mktemp("tied_only"))
-
-
-def make_checkpoint(kind: str, path: Path) -> Checkpoint:
-    reference = build_reference(kind)
-    reference.save_pretrained(path)
-    train_tokenizer(path)
-    return Checkpoint(path, reference)
+    return with_reference(make_checkpoint("tied", tmp_path_factory.mktemp("tied_only")))
 
 
 @pytest.fixture(scope="session")

@@ -83,7 +83,7 @@ def test_malformed_index_is_refused(tmp_path, text):
 
 
 def test_empty_directory_and_absent_path(tmp_path):
-    with pytest.raises(FileNotFound, match="model.safetensors"):
+    with pytest.raises(FileNotFound, match=r"model\.safetensors"):
         Checkpoint(tmp_path)
     with pytest.raises(FileNotFound):
         Checkpoint(tmp_path / "absent")

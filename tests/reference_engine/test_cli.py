@@ -159,7 +159,7 @@ def damaged(tied, tmp_path, name, data):
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "code", "word"),
+    "damage",
     [
         ("model.safetensors", None, 3, "model.safetensors"),
         ("model.safetensors", b"\xff" * 40, 4, "SafeTensors"),
@@ -171,7 +171,8 @@ def damaged(tied, tmp_path, name, data):
         ("tokenizer_config.json", b'{"chat_template": "{{"}', 6, "tokenizer_config.json"),
     ],
 )
-def test_damage_is_one_clear_line_and_an_exit_code(tied, tmp_path, name, data, code, word):
+def test_damage_is_one_clear_line_and_an_exit_code(tied, tmp_path, damage):
+    name, data, code, word = damage
     found, out, err = apr("run", damaged(tied, tmp_path, name, data), "hello", "--no-gpu", "--json")
     assert (found, out) == (code, "")
     assert word in one_error(err)
@@ -235,7 +236,7 @@ class Terminal:
     def __init__(self, *arguments):
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
-            os.execv(sys.executable, [*APR, *map(str, arguments)])
+            os.execv(sys.executable, [*APR, *map(str, arguments)])  # noqa: S606 - the point is no shell
         self.seen = b""
 
     def wait_for(self, text, seconds=60):

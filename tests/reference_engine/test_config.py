@@ -124,7 +124,7 @@ def test_malformed_or_unsupported_field_is_named(tmp_path, field, value):
 
 
 def test_absent_config_and_config_that_is_no_object(tmp_path):
-    with pytest.raises(FileNotFound, match="config.json"):
+    with pytest.raises(FileNotFound, match=r"config\.json"):
         read_config(tmp_path)
     for text in ("", "[1]", "{", '{"hidden_size": Infinity}', '{"a":' * 50_000):
         (tmp_path / "config.json").write_text(text)

@@ -48,13 +48,20 @@ def scripted(*ids, size=517):
 
 
 def test_every_stop_id_stops_and_is_not_emitted(model):
-    free = ids_of(model, ignore_eos=True)
-    stop = next(token for token in free if free.index(token) > 0)
-    for eos in ((stop,), (511, stop), (stop, 511)):
+    first = ids_of(model, ignore_eos=True, max_tokens=1)
+    for eos in ((77,), (511, 77), (77, 511)):
         set_eos(model, *eos)
-        outcome = model.generate(GenerationRequest(PROMPT, 24))
-        assert outcome.ids == free[: free.index(stop)]
-        assert (outcome.finish_reason, outcome.stop_id) == ("stop", stop)
+        outcome, ids = generate(model, GenerationRequest(PROMPT, 24), decode=scripted(40, 41, 77, 42))
+        assert list(ids) == outcome.ids == [*first, 40, 41]
+        assert (outcome.finish_reason, outcome.stop_id) == ("stop", 77)
+
+
+def test_stop_id_at_once_gives_no_ids(model):
+    (first,) = ids_of(model, ignore_eos=True, max_tokens=1)
+    set_eos(model, first)
+    outcome = model.generate(GenerationRequest(PROMPT, 24))
+    assert (outcome.ids, outcome.finish_reason, outcome.stop_id) == ([], "stop", first)
+    assert len(model.generate(GenerationRequest(PROMPT, 24, ignore_eos=True)).ids) == 24
 
 
 def test_ids_that_are_no_stop_ids_do_not_stop(model):

@@ -96,7 +96,7 @@ def test_masking_changes_nothing_else(tied, tokenizer):
     assert masked[: len(first_turn)] == first_turn
 
 
-def test_template_file_comes_before_the_tokenizers_own(tied, tmp_path):
+def test_template_file_comes_before_the_tokenizers_own(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "old"}))
     assert ChatTemplate.find(tmp_path).render(HELLO) == "old"
     (tmp_path / "chat_template.jinja").write_text("new")
@@ -112,7 +112,8 @@ def test_named_templates_and_none(tmp_path):
 
 
 def test_usual_helpers_are_there():
-    source = "{{ messages[0] | tojson }}{% if strftime_now('%Y')|length == 4 %}y{% endif %}{% for x in [1,2] %}{% break %}{% endfor %}"
+    source = "{{ messages[0] | tojson }}{% if strftime_now('%Y')|length == 4 %}y{% endif %}"
+    source += "{% for x in [1,2] %}{% break %}{% endfor %}"
     assert template(source).render(HELLO) == '{"role": "user", "content": "hello"}y'
 
 
@@ -139,6 +140,8 @@ def test_refusal_by_the_template_is_the_callers_error():
         "{% for i in range(90000) %}{{ messages[0].content }}{{ i }}" + "x" * 1000 + "{% endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{% include '/etc/passwd' %}",
+        "{% set n = namespace(x='a' ) %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+        "{% set n = namespace(x='a' ) %}{% for i in range(60) %}{% set n.x = n.x|replace('a','aa') %}{% endfor %}",
     ],
 )
 def test_unsafe_or_endless_templates_are_stopped(source):

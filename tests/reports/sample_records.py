@@ -33,6 +33,7 @@ from conformance.record import (
     Record,
     RowResult,
     counts,
+    encode_line,
 )
 from conformance.thresholds import Limit, Thresholds
 from conformance.verdicts import ExitCode, Verdict, roll_up
@@ -239,3 +240,8 @@ def truncated_record() -> Record:
         row if i < 40 else RowResult(row.id, Verdict.UNTESTED, reason="no record") for i, row in enumerate(whole.rows)
     ]
     return Record(whole.header, rows, None)
+
+
+def encode_record(record: Record) -> bytes:
+    lines = [encode_line(record.header), *map(encode_line, record.rows)]
+    return b"".join([*lines, encode_line(record.footer)] if record.footer else lines)

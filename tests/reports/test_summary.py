@@ -4,9 +4,9 @@ import msgspec
 import pytest
 import sample_records as samples
 
-from conformance.record import Footer, Record, RowResult, counts, read_record
+from conformance.record import Footer, Record, RowResult, counts
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
-from reports.summary import encode_record, reasons, summarise, weights_tried
+from reports.summary import reasons, summarise, weights_tried
 
 
 def of(record: Record):
@@ -107,11 +107,3 @@ def test_reasons_are_counted_and_weights_only_where_something_was_tried():
 
     assert reasons(summary.having(Verdict.UNTESTED)) == [("no CUDA device", 42)]
     assert sum(count for _, count in weights_tried(summary)) == 100
-
-
-def test_the_encoded_record_reads_back(tmp_path):
-    record = samples.mixed_record()
-    path = tmp_path / "record.jsonl"
-    path.write_bytes(encode_record(record))
-
-    assert read_record(path) == record

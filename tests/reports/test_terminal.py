@@ -14,7 +14,6 @@ import sample_records as samples
 from conformance.record import Record, RowResult
 from conformance.verdicts import Verdict
 from reports.progress import LiveProgress, PlainProgress, open_progress
-from reports.summary import encode_record
 from reports.terminal import make_console, print_summary, showable
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +39,7 @@ SCRIPT = textwrap.dedent(
 @pytest.fixture(scope="module")
 def record_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("trial") / "record.jsonl"
-    path.write_bytes(encode_record(samples.mixed_record()))
+    path.write_bytes(samples.encode_record(samples.mixed_record()))
     return path
 
 

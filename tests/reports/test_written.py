@@ -28,6 +28,15 @@ def test_every_report_is_written(tmp_path):
     assert names == {"scorecard.html", "junit.xml", "summary.md", "badge.json", "badge.svg"}
 
 
+def test_the_hash_is_that_of_the_record_file(tmp_path):
+    record = samples.survived_record()
+    (tmp_path / "record.jsonl").write_bytes(samples.encode_record(record))
+
+    page = write_reports(record, tmp_path).read_text()
+
+    assert hashlib.sha256((tmp_path / "record.jsonl").read_bytes()).hexdigest() in page
+
+
 def test_evidence_is_shown(tmp_path):
     (tmp_path / "log.txt").write_bytes(CONTENT)
 

@@ -15,4 +15,4 @@ def tiny_checkpoint(tmp_path_factory):
     spec = importlib.util.spec_from_file_location("engine_checkpoints", ENGINE_TESTS)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.make_checkpoint("tied", tmp_path_factory.mktemp("adapter")).path
+    return module.make_checkpoint("tied", tmp_path_factory.mktemp("adapter"))
