@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checks.support.devices import growth_over, witness_memory
+from checks.support.pool import sample
 from checks.support.tensors import (
     PATTERN_CLASSES,
     bits_of,
@@ -11,7 +12,7 @@ from checks.support.tensors import (
     special_values,
     write_safetensors,
 )
-from checks.support.timing import collect, link_rates, staged_rate
+from checks.support.timing import link_rates
 from checks.support.transfer import Payload, round_trip
 from conformance.observations import Sample
 from conformance.protocol.messages import Account, Drop, Handle, LoadFile, StoredTensor, Upload
@@ -77,7 +78,7 @@ def test_f_mem_029(stand: Stand) -> None:
     if not stand.needs_gpu("bandwidth"):
         return
     link = link_rates(stand)
-    values = collect(stand, "bandwidth", lambda engine: staged_rate(stand, engine, pinned=True))
+    values = sample(stand, "bandwidth", lambda run: run.pinned_rate)
     stand.observe(Sample(name="bandwidth", values=values, unit="B/s", context=link))
 
 
@@ -149,7 +150,7 @@ def test_f_mem_033(stand: Stand) -> None:
     if not stand.needs_gpu("ratio_to_pageable"):
         return
     pageable = link_rates(stand)["pageable"]
-    rates = collect(stand, "ratio_to_pageable", lambda engine: staged_rate(stand, engine, pinned=True) / pageable)
+    rates = sample(stand, "ratio_to_pageable", lambda run: run.pinned_rate / pageable)
     stand.observe(Sample(name="ratio_to_pageable", values=rates, unit="x", context={"pageable": pageable}))
 
 

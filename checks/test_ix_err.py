@@ -11,6 +11,7 @@ from checks.support.command_line import arguments, cli, device_flags, run_comman
 from checks.support.errors import observe_clear_failure, observe_refused_load, run_on, tree_sha256
 from checks.support.memory_hog import device_filled
 from checks.support.quality import first_golden, loaded_from, loaded_model
+from conformance.corpus.geometry import geometry_checkpoint
 from conformance.protocol.failures import EngineRefused
 from conformance.protocol.messages import ErrorKind, FileOpen, Generate, ModelLoad
 from conformance.sources import errors_shown
@@ -43,15 +44,15 @@ def test_f_err_091(stand: Stand) -> None:
 def test_f_err_092(stand: Stand) -> None:
     if not stand.needs_gpu(*stand.row.observes):
         return
-    golden = first_golden(stand)
+    golden, large = first_golden(stand), geometry_checkpoint("F32")
     with device_filled(stand) as free:
         try:
-            stand.engine.call("model.load", ModelLoad(str(stand.model_directory), stand.model_device, "F32"))
+            stand.engine.call("model.load", ModelLoad(str(large), stand.model_device, "F32"))
         except EngineRefused as refusal:
             stand.equal("typed/load", expected=ErrorKind.OUT_OF_MEMORY, observed=refusal.kind, note=refusal.message)
         else:
             stand.failed("typed/load", "accepted", f"a model was loaded with {free} bytes free")
-        observe_clear_failure(stand, "run", run_on(stand, stand.model_directory), ["memory"])
+        observe_clear_failure(stand, "run", run_on(stand, large), ["memory"])
     with loaded_model(stand) as model:
         answer = stand.engine.call(
             "generate", Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,11 @@ from checks.support.errors import observe_refused_load
 from checks.support.quality import first_golden, loaded_from, loaded_model
 from checks.support.tensors import write_safetensors
 from checks.support.weights import WEIGHTS, Perturbable, changed_config, negated, without, zeroed
+from conformance.corpus.geometry import GOLDENS as GEOMETRY_GOLDENS
+from conformance.corpus.geometry import geometry_checkpoint
+from conformance.corpus.goldens import load_goldens
 from conformance.corpus.variants import derive
+from conformance.observations import Tokens
 from conformance.protocol.messages import ErrorKind, Generate, Handle, Logits
 from conformance.trial.stand import Stand
 
@@ -25,19 +30,39 @@ def test_f_load_056(stand: Stand) -> None:
     golden = first_golden(stand)
     for variant in ("f32", "bf16", "sharded"):
         directory = derive(stand.model_directory, variant)
-        before = bare_process_memory(stand) if stand.gpu else 0
         with loaded_from(stand, directory, dtype=None) as model:
             weights = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-            stand.equal(
-                f"weight_bytes/{variant}", expected=True, observed=0.98 * weights <= model.weight_bytes <= 2 * weights
-            )
-            if stand.needs_gpu(f"in_vram/{variant}"):
-                held = witness_memory(stand) - before
-                stand.measured(f"in_vram/{variant}", held / model.weight_bytes, "share of the weights' bytes")
+            plausible = 0.98 * weights <= model.weight_bytes <= 2 * weights
+            stand.equal(f"weight_bytes/{variant}", expected=True, observed=plausible)
             if variant != "bf16":
                 request = Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
                 answer = stand.engine.call("generate", request)
                 stand.equal(f"answers/{variant}", expected=list(golden.ids), observed=list(answer.ids))
+    if stand.needs_gpu("in_vram", "geometry_answers"):
+        _observe_geometry(stand)
+
+
+def _observe_geometry(stand: Stand) -> None:
+    """Qwen2.5-1.5B's own shapes, large enough for NVML's pages: F32 and BF16, one file and shards."""
+    stand.weights = f"{stand.plan.model.name}, geometry"
+    before = bare_process_memory(stand)
+    bf16 = geometry_checkpoint("BF16")
+    for name, directory in (("F32", geometry_checkpoint("F32")), ("BF16", bf16), ("shards", derive(bf16, "sharded"))):
+        with loaded_from(stand, directory, dtype=None) as model:
+            held = witness_memory(stand) - before
+            stand.measured(f"in_vram/{name}", held / model.weight_bytes, "share of the weights' bytes")
+            if name == "F32":
+                case = load_goldens(GEOMETRY_GOLDENS).run.cases[0]
+                request = Generate(model.handle, case.max_tokens, prompt_ids=list(case.prompt_ids), ignore_eos=True)
+                answer = stand.engine.call("generate", request)
+                stand.observe(
+                    Tokens(
+                        name="geometry_answers",
+                        expected=list(case.ids),
+                        observed=list(answer.ids)[: len(case.ids)],
+                        margins=list(case.margins)[: len(case.ids)],
+                    )
+                )
 
 
 def test_f_load_057(stand: Stand) -> None:
@@ -122,7 +147,7 @@ def test_f_load_063(stand: Stand) -> None:
         "rms_norm_eps": "small",
     }
     for field, value in malformed.items():
-        directory = changed_config(stand, f"malformed-{field}", lambda c, f=field, v=value: c.update({f: v}))
+        directory = changed_config(stand, f"malformed-{field}", partial(_put, field, value))
         observe_refused_load(stand, f"malformed-{field}", directory, _REFUSED, [field])
 
 
@@ -160,6 +185,10 @@ def test_f_load_065(stand: Stand) -> None:
         cut[name] = (dtype, [shape[0] - 1, *shape[1:]], payload[: len(payload) - len(payload) // shape[0]])
         write_safetensors(directory / WEIGHTS, cut)
         observe_refused_load(stand, kind, directory, _REFUSED, [name])
+
+
+def _put(field: str, value: object, config: dict[str, Any]) -> None:
+    config[field] = value
 
 
 def _observe_used(stand: Stand, patterns: Sequence[str], *, per_layer: bool = False) -> None:

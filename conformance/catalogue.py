@@ -42,7 +42,7 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     needs: tuple[str, ...] = ()
     observes: tuple[str, ...] = ()
     observes_on_gpu: tuple[str, ...] = ()
-    timed: bool = False
+    alone: bool = False
     why: str = ""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import sys
@@ -21,7 +22,7 @@ _LIBRARIES = ("torch", "triton", "safetensors", "tokenizers", "numpy", "hypothes
 def fingerprint(devices: Sequence[Gpu]) -> dict[str, Any]:
     """Hardware, system and library versions as plain JSON; memory in bytes."""
     return {
-        "gpus": [msgspec.to_builtins(device) for device in devices],
+        "gpus": [_published(device) for device in devices],
         "cpu": {"model": cpu_model(), "cores": usable_cores()},
         "memory_bytes": psutil.virtual_memory().total,
         "load_average": list(os.getloadavg()),
@@ -29,6 +30,13 @@ def fingerprint(devices: Sequence[Gpu]) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "libraries": {name: found for name in _LIBRARIES if (found := library_version(name))},
     }
+
+
+def _published(device: Gpu) -> dict[str, Any]:
+    """A device as it may be shown to anyone: its serial identity only as a short hash."""
+    fields: dict[str, Any] = msgspec.to_builtins(device)
+    fields["uuid"] = hashlib.sha256(device.uuid.encode()).hexdigest()[:12]
+    return fields
 
 
 def library_version(name: str) -> str | None:

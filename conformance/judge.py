@@ -191,7 +191,7 @@ def _(observation: Sample, limit: Limit, need: Callable[[str], float]) -> Findin
         f"R1: one value a fresh process, t interval on logarithms, looks at {list(limit.looks)}",
         f"{result.mean:.4g} {unit} over {result.runs} runs: {result.why}",
         f"{limit.relation} {bound:g} {unit}",
-        result.interval,
+        result.interval if all(map(math.isfinite, result.interval)) else None,
         alpha,
         f"{result.detectable:.1%} from the limit at this spread",
     )

@@ -144,8 +144,19 @@ def counts(rows: Iterable[RowResult]) -> dict[str, int]:
 
 
 def encode_line(line: Line) -> bytes:
-    """One line of the record, newline included."""
-    return msgspec.json.encode(line) + b"\n"
+    """One line of the record, newline included; lone surrogates, which JSON cannot carry, become question marks."""
+    try:
+        return msgspec.json.encode(line) + b"\n"
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_printable(msgspec.to_builtins(line))) + b"\n"
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_printable(key): _printable(entry) for key, entry in value.items()}
+    return [_printable(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
 def read_record(path: Path) -> Record:

@@ -16,12 +16,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from checks.support.timing import decided
+from checks.support.tensors import bits_of, host_tensor
+from checks.support.timing import decided, staged_rates
 from conformance.corpus.geometry import geometry_checkpoint
 from conformance.environment import usable_cores
 from conformance.probes.nvml import memory_in_use, process_memory, utilisation
 from conformance.protocol.client import Engine
-from conformance.protocol.messages import Generate, Generation, Handle, Logits, ModelLoad, ModelLoaded
+from conformance.protocol.messages import Generate, Generation, Handle, Logits, ModelLoad, ModelLoaded, TensorData
 from conformance.trial.launching import launch_of
 from conformance.trial.stand import Stand
 
@@ -31,6 +32,7 @@ CHECKED_STEPS = 32
 UTILISATION_TOKENS = 1200
 _POLL_S = 0.01
 _IDS = 151643
+STAGED_BYTES = 128 * 1024 * 1024
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -40,6 +42,8 @@ class Run(msgspec.Struct, frozen=True):
     first_token_32_s: float
     first_token_1000_s: float
     decode_rate: float
+    pinned_rate: float
+    pageable_rate: float
     peak_bytes: int
     weight_bytes: int
     ids: list[int]
@@ -89,16 +93,28 @@ def _one_run(stand: Stand) -> Run:
             first_32 = timed(engine, model, prompt_ids(32), 1)
             first_1000 = timed(engine, model, prompt_ids(1000), 1)
             rate, ids = decode_rate(engine, model, SHORT, LONG)
+            model_handle = Handle(model.handle)
+            wrong = _not_computed(stand, engine, model, ids)
+        engine.call("model.unload", model_handle)
+        with stand.opened_device_of(engine) as device:
+            rates = staged_rates(engine, device.handle, _staged_source(stand))
         return Run(
             load_s=load,
             first_token_32_s=first_32,
             first_token_1000_s=first_1000,
             decode_rate=rate,
+            pinned_rate=rates["pinned"],
+            pageable_rate=rates["pageable"],
             peak_bytes=max(peak),
             weight_bytes=model.weight_bytes,
             ids=ids,
-            wrong_steps=_not_computed(stand, engine, model, ids),
+            wrong_steps=wrong,
         )
+
+
+def _staged_source(stand: Stand) -> TensorData:
+    count = STAGED_BYTES // 4
+    return host_tensor(stand, "F32", [count], bits_of("F32", count, stand.random))
 
 
 def decode_rate(engine: Engine, model: ModelLoaded, short: int, long: int) -> tuple[float, list[int]]:

@@ -1,4 +1,4 @@
-"""Timed values from outside: one per fresh process, by the difference of two counts, until the rule can decide."""
+"""Rates of the link: the engine's, by the difference of two counts from outside, and our own in the same run."""
 
 from __future__ import annotations
 
@@ -6,36 +6,16 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from checks.support.tensors import bits_of, host_tensor
 from conformance.probes import link
 from conformance.protocol.client import Engine
-from conformance.protocol.messages import Handle, Stage, UploadStaged
+from conformance.protocol.messages import Drop, Stage, TensorData, UploadStaged
 from conformance.statistics import Decision, decide_rate
 from conformance.thresholds import Limit
 from conformance.trial.stand import NotTried, Stand
-
-_STAGED_BYTES = 512 * 1024 * 1024
-_FEW, _MANY = 4, 24
-
-
-def collect(stand: Stand, name: str, measure: Callable[[Engine], float]) -> list[float]:
-    """Values from fresh processes, looked at as the thresholds plan, ending as soon as rule R1 decides.
-
-    The first process is not counted: it pays for the page cache and the driver's files.
-    """
-    limit = stand.thresholds.limit(stand.row.id, name)
-    assert limit is not None
-    _in_fresh_process(stand, measure)
-    values: list[float] = []
-    for look in limit.looks:
-        values += [_in_fresh_process(stand, measure) for _ in range(look - len(values))]
-        if decided(limit, values):
-            break
-    return values
 
 
 def decided(limit: Limit, values: Sequence[float]) -> bool:
@@ -59,19 +39,19 @@ def _in_fresh_process(stand: Stand, measure: Callable[[Engine], float]) -> float
         return measure(engine)
 
 
-def staged_rate(stand: Stand, engine: Engine, *, pinned: bool) -> float:
+def staged_rates(engine: Engine, device: int, source: TensorData) -> dict[str, float]:
     """Host-to-device bytes per second from staged input; the difference of two counts cancels fixed cost."""
-    count = _STAGED_BYTES // 4
-    with stand.opened_device_of(engine) as device:
-        source = host_tensor(stand, "F32", [count], bits_of("F32", count, stand.random))
-        staged = engine.call("storage.stage", Stage(device.handle, [source], pinned))
-        few, many = (_seconds(engine, staged.handle, repeat) for repeat in (_FEW, _MANY))
-        engine.call("device.synchronize", Handle(device.handle))
-    return (_MANY - _FEW) * _STAGED_BYTES / max(many - few, 1e-9)
+    rates = {}
+    for kind, few, many in (("pinned", 8, 72), ("pageable", 2, 10)):
+        staged = engine.call("storage.stage", Stage(device, [source], kind == "pinned"))
+        engine.call("storage.upload_staged", UploadStaged(staged.handle, 1))
+        short, long = (_seconds(engine, staged.handle, repeat) for repeat in (few, many))
+        rates[kind] = (many - few) * source.nbytes / max(long - short, 1e-9)
+        engine.call("storage.drop", Drop([staged.handle]))
+    return rates
 
 
 def _seconds(engine: Engine, staged: int, repeat: int) -> float:
-    engine.call("storage.upload_staged", UploadStaged(staged, 1))
     began = time.perf_counter()
     engine.call("storage.upload_staged", UploadStaged(staged, repeat))
     return time.perf_counter() - began

@@ -16,7 +16,7 @@ from checks.support.tensors import bits_of, host_tensor
 from conformance.protocol.messages import Drop, Handle, Upload
 from conformance.trial.stand import Stand
 
-BALLAST_BYTES = 256 * 1024 * 1024
+BALLAST_BYTES = 128 * 1024 * 1024
 _SHOWN = 16
 
 

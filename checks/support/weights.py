@@ -84,7 +84,8 @@ def negated(dtype: str, payload: bytes) -> bytes:
     """Every value with its sign bit flipped."""
     width = 4 if dtype == "F32" else 2
     values = np.frombuffer(payload, dtype=f"<u{width}")
-    return (values ^ np.array(1 << (8 * width - 1), dtype=values.dtype)).tobytes()
+    flipped: bytes = (values ^ np.array(1 << (8 * width - 1), dtype=values.dtype)).tobytes()
+    return flipped
 
 
 def without(stand: Stand, name: str) -> Path:

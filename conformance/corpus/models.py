@@ -10,7 +10,7 @@ from conformance.corpus.checkpoint import CheckpointInvalid, fingerprint
 from conformance.corpus.goldens import golden_paths
 
 RANDOM = Path(__file__).with_name("random")
-FIXTURE = Path(__file__).with_name("fixture") / "model"
+FIXTURE = Path(__file__).with_name("fixture") / "model" / "model"
 
 
 class ModelNotFound(Exception):

@@ -303,8 +303,8 @@ def _identity(manifest: LoadedManifest, plan: Plan) -> EngineIdentity:
 
 def _phases(catalogue: Catalogue, plan: Plan) -> tuple[tuple[str, ...], ...]:
     """Untimed rows first; then timed ones, alone on the machine."""
-    untimed = tuple(row_id for row_id in plan.rows if not catalogue.row(row_id).timed)
-    return untimed, tuple(row_id for row_id in plan.rows if catalogue.row(row_id).timed)
+    untimed = tuple(row_id for row_id in plan.rows if not catalogue.row(row_id).alone)
+    return untimed, tuple(row_id for row_id in plan.rows if catalogue.row(row_id).alone)
 
 
 def _why_not_written(needs_cuda: bool, gpu: bool) -> str:

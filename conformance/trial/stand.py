@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mimetypes
 import random
 import shutil
@@ -12,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from conformance.catalogue import NO_DEVICE, Row
@@ -30,6 +32,14 @@ from conformance.protocol.tensors import read_tensor, to_numpy
 from conformance.record import Evidence
 from conformance.thresholds import Thresholds
 from conformance.trial.plan import Plan
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_all_finite, value.values()))
+    return all(map(_all_finite, value)) if isinstance(value, list | tuple) else True
 
 
 class NotTried(Exception):
@@ -94,7 +104,10 @@ class Stand:
     # --- observing ----------------------------------------------------------------------------------------
 
     def observe(self, observation: Observation) -> None:
-        """Hand one observation to the judge."""
+        """Hand one observation to the judge; numbers that JSON cannot carry are a failure by themselves."""
+        if not _all_finite(msgspec.to_builtins(observation)):
+            detail = f"an observation with infinities or NaN: {observation}"[:500]
+            observation = Failed(name=observation.name, how="not a number", detail=detail)
         self.observations.append(observation)
 
     def equal(self, name: str, *, expected: Any, observed: Any, hardening: bool = False, note: str = "") -> None:
