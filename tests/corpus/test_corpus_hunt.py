@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 from corpus_engine import InProcess
-from corpus_parsers import BROKEN, PARSERS, NoHoles, Refusing, Scrubbing, Strict
+from corpus_parsers import BROKEN, PARSERS, Bad, NoHoles, Refusing, Scrubbing, Strict
 
 from conformance.corpus.safetensors.classes import RandomSource, sha256
 from conformance.corpus.safetensors.findings import How, judge
@@ -113,6 +113,39 @@ def test_budget_of_restarts_ends_shrinking_with_a_file_that_fails():
     assert len(crashes) == 3
     assert hunted.failure.finding.how is How.CRASH
     assert hunted.failure.data in crashes
+
+
+def test_trouble_of_the_harness_is_raised_at_once_and_is_no_finding():
+    asked = []
+
+    def broken(data):
+        asked.append(data)
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        hunt(BY_NAME["offsets.hole"], broken)
+    assert len(asked) == 1
+
+
+def test_open_classes_tell_how_often_they_were_accepted(tmp_path):
+    probe = prober(Strict(), tmp_path)
+    assert hunt(BY_NAME["entries.unknown_field"], probe.try_bytes).accepted == 30
+    assert hunt(BY_NAME["metadata.null"], probe.try_bytes).accepted == 0
+
+
+def test_control_declined_for_its_dtype_proves_nothing(tmp_path):
+    class NoSubByte(Strict):
+        kind = "unsupported_dtype"
+
+        def size(self, dtype, shape):
+            if dtype.startswith(("F4", "F6")):
+                raise Bad(f"dtype {dtype} is not supported")
+            return super().size(dtype, shape)
+
+    hunted = hunt(BY_NAME["shapes.half_filled_byte"], prober(NoSubByte(), tmp_path).try_bytes)
+    assert hunted.failure is None
+    assert hunted.ran == 0
+    assert hunted.vacuous >= 30
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from corpus_engine import InProcess
-from corpus_parsers import Strict
+from corpus_parsers import PARSERS, Strict
 
 from conformance.corpus.safetensors.classes import RandomSource, plain
 from conformance.corpus.safetensors.findings import How, judge, judge_control
@@ -106,6 +106,13 @@ def test_late_refusal_is_marked(start):
     case = example("offsets.past_end")
     found = judge(Demand.REJECT, case, prober.try_bytes(case.data))
     assert (found.how, found.late) == (How.WRONG_ACCEPT, True)
+
+
+def test_handle_of_a_file_refused_late_is_closed(tmp_path):
+    engine = InProcess(PARSERS["Lazy"](), tmp_path)
+    outcome = Prober(engine, tmp_path).try_bytes(example("offsets.past_end").data)
+    assert outcome.stage == "file.read"
+    assert engine.adapter.files == {}
 
 
 # --- what a refusal must say --------------------------------------------------------------------------

@@ -97,6 +97,14 @@ class _Enough(BaseException):
     """Enough distinct examples were judged; passes through Hypothesis as an interrupt does."""
 
 
+class _Undone(BaseException):
+    """The harness could not try a file; passes through Hypothesis, which would shrink it like a finding."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
+        super().__init__(str(cause))
+
+
 @dataclass(slots=True)
 class _Trial:
     """The state of one hunt: what was judged already, and what it has cost."""
@@ -151,7 +159,10 @@ class _Trial:
     def _outcome(self, data: bytes) -> Outcome:
         key = sha256(data)
         if key not in self.outcomes:
-            self.outcomes[key] = self.judge_file(data)
+            try:
+                self.outcomes[key] = self.judge_file(data)
+            except Exception as error:
+                raise _Undone(error) from error
             self.restarts += self.outcomes[key].ended_process
         return self.outcomes[key]
 
@@ -182,6 +193,9 @@ def hunt(
         examples: How many distinct cases must be judged; fewer only where Hypothesis finds no more.
         seed: Makes the choices repeatable.
         budget: What shrinking may cost; past it, files not yet seen count as right.
+
+    Raises:
+        Exception: Whatever `judge_file` raises; it is not taken for a finding.
     """
     started = time.monotonic()
     trial = _Trial(corpus_class, judge_file, examples, budget or Budget())
@@ -213,4 +227,6 @@ def _smallest_failure(trial: _Trial, seed: int) -> Failure | None:
         case = hypothesis.find(cases(trial.corpus_class), trial.fails, settings=profile, random=choices)
     except (NoSuchExample, _Enough):
         return None
+    except _Undone as undone:
+        raise undone.cause from None
     return trial.failure(case)

@@ -201,6 +201,7 @@ class Prober:
     def _ask(self, path: Path, header: int, only: Collection[str] | None, started: float) -> Outcome:
         timeout = self._allowance.timeout(header)
         stage = "file.open"
+        handle: Handle | None = None
         try:
             handle = self._engine.call(stage, FileOpen(str(path)), timeout=timeout)
             assert isinstance(handle, Handle)
@@ -210,11 +211,13 @@ class Prober:
             stage = "file.read"
             contents, flaw = self._read(handle, told, only, timeout)
         except EngineRefused as refusal:
+            outcome = self._rejected(refusal, path, stage, time.monotonic() - started)
+        else:
             seconds = time.monotonic() - started
-            return self._rejected(refusal, path, stage, seconds)
-        seconds = time.monotonic() - started
-        self._close(handle, timeout)
-        return Outcome(Status.ACCEPTED, stage, seconds, contents=contents, flaw=flaw)
+            outcome = Outcome(Status.ACCEPTED, stage, seconds, contents=contents, flaw=flaw)
+        if handle is not None:
+            self._close(handle, timeout)
+        return outcome
 
     def _rejected(self, refusal: EngineRefused, path: Path, stage: str, seconds: float) -> Outcome:
         """A refusal; the ping shows that the process still serves, so that its death is laid at this file's door."""
