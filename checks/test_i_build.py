@@ -23,11 +23,11 @@ def test_f_build_001(stand: Stand) -> None:
     stand.equal("builds", expected=True, observed=made.ok, note=Path(made.artefact).name)
     origin = {role: Path(found["file"]).is_relative_to(made.site) for role, found in resolved_roles(stand).items()}
     stand.equal("imported_from_artefact", expected=dict.fromkeys(origin, True), observed=origin)
-    with built_engine(stand) as engine:
-        stand.equal("starts", expected=stand.manifest.manifest.engine.name, observed=engine.info.name)
-        if stand.needs_gpu("has_cuda"):
-            listed = engine.call("device.list", Empty()).devices
-            stand.equal("has_cuda", expected=len(gpus()), observed=len(listed))
+    engine = built_engine(stand)
+    stand.equal("starts", expected=stand.manifest.manifest.engine.name, observed=engine.info.name)
+    if stand.needs_gpu("has_cuda"):
+        listed = engine.call("device.list", Empty()).devices
+        stand.equal("has_cuda", expected=len(gpus()), observed=len(listed))
 
 
 def test_f_build_002(stand: Stand) -> None:
@@ -35,7 +35,8 @@ def test_f_build_002(stand: Stand) -> None:
     stand.equal("resolves", expected="class", observed=roles["SafeTensorsCudaLoader"].get("kind", "nothing"))
     payload = bits_of("F32", 256, stand.random)
     path = write_safetensors(stand.directory / "one.safetensors", {"weight": ("F32", [256], payload)})
-    with built_engine(stand) as engine, stand.opened_device_of(engine) as device:
+    engine = built_engine(stand)
+    with stand.opened_device_of(engine) as device:
         loaded = engine.call("storage.load_file", LoadFile(device.handle, str(path)))
         stand.equal("loads", expected=["weight"], observed=sorted(loaded.tensors))
         stand.equal("returns_storage", expected=roles["CudaStorage"].get("name"), observed=loaded.type_name)
@@ -44,14 +45,16 @@ def test_f_build_002(stand: Stand) -> None:
 def test_f_build_003(stand: Stand) -> None:
     found = resolved_roles(stand)["SafeTensorsCudaModel"]
     stand.equal("resolves", expected="class", observed=found.get("kind", "nothing"))
-    with built_engine(stand) as engine, loaded_model(stand, engine) as model:
+    engine = built_engine(stand)
+    with loaded_model(stand, engine) as model:
         stand.equal("returned_by_loading", expected=found.get("name"), observed=model.type_name)
 
 
 def test_f_build_004(stand: Stand) -> None:
     found = resolved_roles(stand)["CudaStorage"]
     stand.equal("resolves", expected="class", observed=found.get("kind", "nothing"))
-    with built_engine(stand) as engine, loaded_model(stand, engine) as model:
+    engine = built_engine(stand)
+    with loaded_model(stand, engine) as model:
         stand.equal("holds_the_weights", expected=found.get("name"), observed=model.storage_type_name)
 
 
@@ -59,7 +62,8 @@ def test_f_build_005(stand: Stand) -> None:
     found = resolved_roles(stand)["from_safetensors"]
     stand.equal("takes_path_and_device", expected=True, observed=len(found.get("parameters", [])) >= 2)
     golden = first_golden(stand)
-    with built_engine(stand) as engine, loaded_model(stand, engine) as model:
+    engine = built_engine(stand)
+    with loaded_model(stand, engine) as model:
         answer = engine.call("model.logits", Logits(model.handle, list(golden.prompt_ids), last=1))
         best = stand.read_tensor(answer)[-1].argmax()
         stand.equal("does_the_job", expected=golden.ids[0], observed=int(best))
@@ -69,7 +73,8 @@ def test_f_build_006(stand: Stand) -> None:
     found = resolved_roles(stand)["generate"]
     stand.equal("takes_prompt_and_length", expected=True, observed=len(found.get("parameters", [])) >= 2)
     golden = first_golden(stand)
-    with built_engine(stand) as engine, loaded_model(stand, engine) as model:
+    engine = built_engine(stand)
+    with loaded_model(stand, engine) as model:
         request = Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
         stand.equal("does_the_job", expected=list(golden.ids), observed=engine.call("generate", request).ids)
 

@@ -63,7 +63,7 @@ def test_f_perf_085(stand: Stand) -> None:
         else:
             stand.missing("positions", "the engine does not count positions")
         ratios, controls = [], []
-        for _ in range(5):
+        for _ in range(5 if stand.gpu else 3):
             prefill = timed(stand.engine, model, prompt, 1)
             step = (timed(stand.engine, model, prompt, 1 + _STEPS) - prefill) / _STEPS
             early = timed(stand.engine, model, prompt[:_SHORT_CONTEXT], 1)
@@ -85,7 +85,7 @@ def test_f_perf_086(stand: Stand) -> None:
 def test_f_perf_087(stand: Stand) -> None:
     golden = first_golden(stand)
     with stand.opened_device() as device, loaded_model(stand) as model:
-        longest = Generate(model.handle, 32, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
+        longest = Generate(model.handle, 128 if stand.gpu else 12, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
 
         def generation() -> None:
             stand.engine.call("generate", longest)

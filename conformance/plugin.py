@@ -49,6 +49,7 @@ class TrialPlugin:
         self.plan: Plan = read_plan(plan_file)
         self.rows: dict[str, Row] = {row.function: row for row in load_catalogue().rows}
         self._engine: Engine | None = None
+        self._kept: list[Engine] = []
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -65,8 +66,10 @@ class TrialPlugin:
         items[:] = kept
 
     def _group(self, row: Row) -> str:
-        """Rows on the GPU share one worker, so that none is another's tenant; others are spread."""
-        on_device = self.plan.gpu and row.section not in {"build", "parse", "err"}
+        """Rows on the GPU share one worker, so that none is another's tenant, and so do rows on one build."""
+        if row.section == "build" or row.id == "F-ERR-095":
+            return "build"
+        on_device = self.plan.gpu and row.section not in {"parse", "err"}
         return "device" if on_device else row.id
 
     @pytest.hookimpl(wrapper=True)
@@ -79,6 +82,7 @@ class TrialPlugin:
             yield
         except Exception as error:  # noqa: BLE001  whatever a check raises becomes a verdict
             broken = self._witness(stand, error)
+        self._kept += stand.kept
         result = self._result(stand, broken, time.monotonic() - began)
         shutil.rmtree(self.plan.directory / "work" / stand.row.id, ignore_errors=True)
         pyfuncitem.user_properties.append((PROPERTY, _encode(result)))
@@ -126,8 +130,8 @@ class TrialPlugin:
 
     def pytest_sessionfinish(self) -> None:
         """Leave no engine behind."""
-        if self._engine is not None:
-            self._engine.close()
+        for engine in (*self._kept, *([self._engine] if self._engine is not None else [])):
+            engine.close()
 
 
 def _encode(result: RowResult) -> str:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 import msgspec
-from scipy import stats
+from scipy.special import stdtrit
 
 PAGE_BYTES = 2 * 1024 * 1024
 """NVML counts device memory in pages of 2 MiB; growth below one page per block is invisible to it."""
@@ -63,7 +63,7 @@ def decide_rate(
     logs = [math.log(value / limit) for value in values[:reached]]
     mean = math.fsum(logs) / reached
     sd = math.sqrt(math.fsum((x - mean) ** 2 for x in logs) / (reached - 1))
-    half = float(stats.t.ppf(1 - alpha / len(looks), reached - 1)) * sd / math.sqrt(reached)
+    half = float(stdtrit(reached - 1, 1 - alpha / len(looks))) * sd / math.sqrt(reached)
     sign = 1.0 if larger_is_better else -1.0
     decision, why = _place(sign * mean, half, sd, max_sd)
     interval = (limit * math.exp(mean - half), limit * math.exp(mean + half))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from reference_engine.checkpoint import Checkpoint
+from reference_engine.config import read_config
 from reference_engine.errors import EngineError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -76,6 +78,9 @@ class Session:
     def __init__(self, source: Path, gpu: bool | None, options: Options) -> None:
         self.source = source
         self.options = options
+        with Checkpoint(source) as checkpoint:
+            # What is wrong with the files is told at once, before seconds are spent on importing torch.
+            read_config(checkpoint.directory)
         self.device = _open_device(gpu)
         if options.verbose:
             _say(f"Loading SafeTensors model: {source}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -76,11 +74,14 @@ def resolved_roles(stand: Stand) -> dict[str, dict[str, Any]]:
     return found
 
 
-@contextmanager
-def built_engine(stand: Stand) -> Iterator[Engine]:
-    """The engine started from the built artefact, with nothing of the checkout on its path."""
+_STARTED: dict[Path, Engine] = {}
+
+
+def built_engine(stand: Stand) -> Engine:
+    """The engine started from the built artefact, with nothing of the checkout on its path; one for all rows."""
     made = ready(stand)
-    launch = launch_of(stand.manifest, stand.plan, python=made.python)
-    environment = {key: value for key, value in launch.env.items() if key != "PYTHONPATH"}
-    with Engine(replace(launch, env=environment)) as engine:
-        yield engine
+    if stand.plan.directory not in _STARTED:
+        launch = launch_of(stand.manifest, stand.plan, python=made.python)
+        environment = {key: value for key, value in launch.env.items() if key != "PYTHONPATH"}
+        _STARTED[stand.plan.directory] = stand.keep(Engine(replace(launch, env=environment)))
+    return _STARTED[stand.plan.directory]

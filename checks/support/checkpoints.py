@@ -27,7 +27,7 @@ def copy_of(stand: Stand, name: str, source: Path | None = None) -> Path:
 
 def tensors_of(path: Path) -> Tensors:
     """Every tensor of a file as (dtype, shape, bytes), read with the official library."""
-    with safe_open(path, framework="pt") as file:
+    with safe_open(path, framework="np") as file:
         names = list(file.keys())
         slices = {name: file.get_slice(name) for name in names}
         described = {name: (str(part.get_dtype()), list(part.get_shape())) for name, part in slices.items()}

@@ -60,6 +60,7 @@ class Stand:
         self.thresholds = thresholds
         self.engine = engine
         self.observations: list[Observation] = []
+        self.kept: list[Engine] = []
         self.evidence: list[Evidence] = []
         self.weights = ""
         self.seed = plan.row_seed(row.id)
@@ -132,6 +133,11 @@ class Stand:
             for name in names:
                 self.missing(name, NO_DEVICE)
         return self.gpu
+
+    def keep(self, engine: Engine) -> Engine:
+        """Keep another process of the engine for later rows; it is closed with the session."""
+        self.kept.append(engine)
+        return engine
 
     def attach(self, source: Path, name: str | None = None) -> Evidence:
         """Keep a copy of a file as evidence of this row, with its hash."""

@@ -122,6 +122,7 @@ def test_loaded_weights_are_the_files_bits(checkpoint, model):
 def test_q_k_v_lie_adjacently_so_that_the_product_needs_no_copy(model):
     layer = model.weights.layers[1]
     prefix = "model.layers.1.self_attn"
+    # SAFETY: the address is only compared, never followed.
     assert layer.qkv.data_ptr() == model.weights.storages[f"{prefix}.q_proj.weight"].tensor.data_ptr()
     assert layer.qkv.is_contiguous()
 

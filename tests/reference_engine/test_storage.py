@@ -51,6 +51,7 @@ def test_bf16_widens_exactly(device):
 
 def test_f16_widens_exactly_and_nan_stays_nan(device):
     found = CudaStorage.from_bytes(ALL_16_BITS, "F16", [65536], device).convert("F32").download().numpy().view("<f4")
+    # SAFETY: immutable bytes of this process, all patterns of a 16-bit type.
     expected = np.frombuffer(ALL_16_BITS, "<f2").astype("<f4")
     assert np.array_equal(found, expected, equal_nan=True)
     numbers = ~np.isnan(expected)
