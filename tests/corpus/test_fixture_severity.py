@@ -57,7 +57,6 @@ def test_the_goldens_are_those_of_the_reference(model, cases, healthy):
         assert (healthy[case.name][:, columns] - torch.from_numpy(stored)).abs().max() < severity.TOLERANCE / 10
 
 
-@pytest.mark.slow
 def test_faults_are_planted_anew_and_leave_nothing_behind(model, cases, healthy):
     for fault in severity.all_faults(MODEL_DIR):
         if fault.planted and fault.name not in EXCUSED and "512" not in fault.name:
