@@ -210,16 +210,17 @@ def _count_specials(ids: list[int], specials: list[int]) -> int:
 
 
 def test_f_qual_079(stand: Stand) -> None:
+    changed: list[str] = []
     with loaded_model(stand) as model:
         for case in golden_cases(stand):
             answer = ask(stand, model, case)
             observe_ids(stand, model, case, answer)
             stand.equal(f"obeys/{case.name}", expected=[], observed=missing_words(case, answer.text))
             bare = [turn for turn in as_messages(case) if turn.role != "system"]
-            if len(bare) == len(as_messages(case)):
-                continue
             without = stand.engine.call("generate", Generate(model.handle, case.max_tokens, messages=bare))
-            stand.equal(f"system_matters/{case.name}", expected=True, observed=without.ids != answer.ids)
+            if without.ids != answer.ids:
+                changed.append(case.name)
+    stand.measured("system_matters", len(changed), "cases", note=", ".join(changed))
 
 
 def test_f_qual_080(stand: Stand) -> None:

@@ -51,7 +51,7 @@ class TrialPlugin:
         self._engine: Engine | None = None
         self._kept: list[Engine] = []
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the node ids
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         """Keep the planned rows; one worker serves all rows that share the device."""
         planned = set(self.plan.rows)
