@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
     from conformance.catalogue import Row
     from conformance.protocol.client import Engine
     from conformance.record import RowResult
@@ -51,9 +54,8 @@ class TrialPlugin:
         self._engine: Engine | None = None
         self._kept: list[Engine] = []
 
-    @pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the node ids
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep the planned rows; one worker serves all rows that share the device."""
+        """Keep the planned rows, in a seeded order if that is asked for."""
         planned = set(self.plan.rows)
         kept = [item for item in items if self.row_of(item).id in planned]
         dropped = [item for item in items if self.row_of(item).id not in planned]
@@ -61,11 +63,18 @@ class TrialPlugin:
             config.hook.pytest_deselected(items=dropped)
         if self.plan.shuffle:
             random.Random(self.plan.seed).shuffle(kept)  # noqa: S311  a reproducible order
-        for item in kept:
-            item.add_marker(pytest.mark.xdist_group(self._group(self.row_of(item))))
         items[:] = kept
 
-    def _group(self, row: Row) -> str:
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+        """One worker serves all rows of a group; the groups are ours, since marks do not reach every xdist."""
+        from xdist.scheduler.loadscope import LoadScopeScheduling  # noqa: PLC0415
+
+        scheduler = LoadScopeScheduling(config, log)
+        scheduler._split_scope = lambda nodeid: self.group_of(self.rows[nodeid.rsplit("::", 1)[-1]])  # noqa: SLF001  the documented way to choose a scope
+        return scheduler
+
+    def group_of(self, row: Row) -> str:
         """Rows on the GPU share one worker, so that none is another's tenant, and so do rows on one build."""
         if row.section == "build" or row.id == "F-ERR-095":
             return "build"

@@ -163,7 +163,7 @@ class _Relay:
         self._functions = functions
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        row_id = self._functions.get(nodeid.rsplit("::", 1)[-1].split("@", 1)[0])
+        row_id = self._functions.get(nodeid.rsplit("::", 1)[-1])
         if row_id is not None:
             self._recorder.started(row_id)
 
@@ -172,7 +172,7 @@ class _Relay:
             if key == PROPERTY:
                 self._recorder.record(msgspec.json.decode(str(value), type=RowResult))
         if report.failed and report.when != "call":
-            row_id = self._functions[report.nodeid.rsplit("::", 1)[-1].split("@", 1)[0]]
+            row_id = self._functions[report.nodeid.rsplit("::", 1)[-1]]
             if row_id not in self._recorder.results:
                 reason = f"{report.when} failed: {report.longreprtext.strip().splitlines()[-1]}"
                 self._recorder.record(RowResult(row_id, Verdict.ERROR, reason=reason))
@@ -196,7 +196,7 @@ def _pytest_arguments(plan_file: Path, directory: Path, workers: int) -> list[st
     arguments = [f"-c{ini}", f"--rootdir={CHECKS_DIRECTORY}", f"--confcutdir={CHECKS_DIRECTORY}"]
     arguments += ["-pno:cacheprovider", "-pno:terminal", "-pconformance.plugin", f"--falsify-plan={plan_file}"]
     if workers > 1:
-        arguments += ["-pxdist.plugin", f"-n{workers}", "--dist=loadgroup", "--maxprocesses=64"]
+        arguments += ["-pxdist.plugin", f"-n{workers}", "--dist=loadscope", "--maxprocesses=64"]
     return [*arguments, str(CHECKS_DIRECTORY)]
 
 
