@@ -72,18 +72,23 @@ class StepGraphs:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 logits = step()
-            except BaseException:
-                # The recording is spoilt, and ending it says so again; the first error is the one to tell.
-                with suppress(RuntimeError):
-                    graph.capture_end()
-                raise
-            try:
                 graph.capture_end()
-            except (torch.OutOfMemoryError, torch.AcceleratorError):
+            except BaseException as error:
+                self._abandon(graph)
+                if type(error) is RuntimeError:
+                    # Libraries report their failures so; those of memory and device the guard knows.
+                    raise DeviceFailed(str(self.device.torch), f"recording a step: {error}") from None
                 raise
-            except RuntimeError as error:
-                raise DeviceFailed(str(self.device.torch), f"recording a step: {error}") from None
         return Captured(graph, logits)
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End a spoilt recording. Ending it fails too, and the first error is the one to tell."""
+        with suppress(RuntimeError):
+            graph.capture_end()
+        # Where the end failed early, the allocator still believes in the recording and would refuse to trim.
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(self.device.index, self._pool)  # noqa: SLF001 - nothing public
+            torch._C._cuda_releasePool(self.device.index, self._pool)  # noqa: SLF001
 
 
 @functools.cache
