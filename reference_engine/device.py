@@ -125,6 +125,10 @@ class Device:
             self.trim()
             raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self.memory()[0]) from None
         except torch.AcceleratorError as error:
+            if "out of memory" in str(error):
+                # The driver's own: a kernel's code, a workspace or a graph found no room beside the allocator's.
+                self.trim()
+                raise OutOfDeviceMemory(str(self.torch), asked or 0, self.memory()[0]) from None
             raise DeviceFailed(str(self.torch), str(error).partition("\n")[0]) from None
         except RuntimeError as error:
             if "DefaultCPUAllocator" not in str(error):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from reference_engine.errors import ContextTooLong, InvalidArgument, NonFiniteLogits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from reference_engine.model import KvCache, SafeTensorsCudaModel
+    from reference_engine.decode import Decoder, Decoding
+    from reference_engine.model import SafeTensorsCudaModel
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Outcome:
         ids: New ids, without the stop id.
         finish_reason: `stop` or `length`.
         stop_id: The id that ended it, if one did.
-        positions: Token positions pushed through the model.
+        positions: Token positions pushed through the model for these ids; steps computed in vain past a stop
+            id, before it was looked at, are not among them.
         prefill_seconds: From the request to the first new id.
         decode_seconds: From then to the end.
     """
@@ -67,15 +69,8 @@ class Outcome:
         return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
 
 
-class Decoder(Protocol):
-    """One decoding step: where an implementation with kernels of its own or a CUDA graph plugs in."""
-
-    def __call__(self, token: torch.Tensor, cache: KvCache) -> torch.Tensor:
-        """Push `token` ([1], on the device) through the model at the next position; logits F32 [vocab]."""
-
-
 def generate(
-    model: SafeTensorsCudaModel, request: GenerationRequest, id_limit: int | None = None, decode: Decoder | None = None
+    model: SafeTensorsCudaModel, request: GenerationRequest, id_limit: int | None = None, decoder: Decoder | None = None
 ) -> tuple[Outcome, Iterator[int]]:
     """Check a request and start it.
 
@@ -83,7 +78,7 @@ def generate(
         model: A loaded model.
         request: What to generate.
         id_limit: Ids from here on are never produced: rows that pad the vocabulary beyond the tokenizer.
-        decode: The step to use; the model's own if None.
+        decoder: How to decode; the model's own if None.
 
     Returns:
         The outcome, filled in as the iterator over new ids advances, and that iterator.
@@ -95,7 +90,7 @@ def generate(
     """
     _check(model, request)
     outcome = Outcome(len(request.prompt_ids))
-    return outcome, _run(model, request, outcome, _chooser(request, id_limit), decode or model.decode)
+    return outcome, _run(model, request, outcome, id_limit, decoder or model.decoder)
 
 
 def _check(model: SafeTensorsCudaModel, request: GenerationRequest) -> None:
@@ -114,8 +109,8 @@ def _run(
     model: SafeTensorsCudaModel,
     request: GenerationRequest,
     outcome: Outcome,
-    choose: Callable[[torch.Tensor, int], int],
-    decode: Decoder,
+    id_limit: int | None,
+    decoder: Decoder,
 ) -> Iterator[int]:
     prompt = len(request.prompt_ids)
     # The last new id is never pushed, so one more id than free positions can be produced.
@@ -123,39 +118,63 @@ def _run(
     if limit == 0:
         return
     stop_ids = frozenset(() if request.ignore_eos else model.config.eos_token_ids)
-    started = time.perf_counter()
-    cache = model.new_cache(prompt + limit - 1)
-    token = choose(model.prefill(request.prompt_ids, cache)[-1], prompt - 1)
-    first = time.perf_counter()
-    outcome.prefill_seconds = first - started
-    while True:
-        outcome.positions = cache.filled
-        outcome.decode_seconds = time.perf_counter() - first
-        if token in stop_ids:
-            outcome.finish_reason, outcome.stop_id = "stop", token
-            return
-        outcome.ids.append(token)
-        yield token
-        if len(outcome.ids) == limit:
-            return
-        token = choose(decode(torch.tensor([token], device=model.device.torch), cache), cache.filled - 1)
+    choose = _greedy_ids if request.temperature == 0 else _sampled_ids
+    started = first = time.perf_counter()
+    with decoder.begin(model, request.prompt_ids, prompt + limit - 1, id_limit) as decoding:
+        for token in choose(decoding, request, id_limit, limit, decoder.read_every):
+            if not outcome.positions:
+                first = time.perf_counter()
+                outcome.prefill_seconds = first - started
+            outcome.positions = prompt + len(outcome.ids)
+            outcome.decode_seconds = time.perf_counter() - first
+            if token in stop_ids:
+                outcome.finish_reason, outcome.stop_id = "stop", token
+                return
+            outcome.ids.append(token)
+            yield token
 
 
-def _chooser(request: GenerationRequest, id_limit: int | None) -> Callable[[torch.Tensor, int], int]:
-    """The rule that turns logits at a position into the next id."""
-    if request.temperature == 0:
-        return lambda logits, position: _greedy(logits[:id_limit], position)
+def _greedy_ids(
+    decoding: Decoding, _: GenerationRequest, id_limit: int | None, limit: int, read_every: int
+) -> Iterator[int]:
+    """The best ids, `limit` of them; the device runs up to `read_every` steps ahead of what is looked at."""
+    token = _greedy(decoding.logits[:id_limit], decoding.position - 1)
+    yield token
+    decoding.feed(token)
+    left = limit - 1
+    while left:
+        begin, steps = decoding.position, min(read_every, left)
+        for position, (best, peak) in enumerate(decoding.greedy(steps), begin):
+            yield _finite(best, peak, position)
+        left -= steps
+
+
+def _sampled_ids(
+    decoding: Decoding, request: GenerationRequest, id_limit: int | None, limit: int, _: int
+) -> Iterator[int]:
+    """Drawn ids, `limit` of them, each chosen on the host."""
     random = torch.Generator().manual_seed(request.seed % 2**63)
-    return lambda logits, position: _sample(logits[:id_limit], position, request, random)
+    logits = decoding.logits
+    for drawn in range(1, limit + 1):
+        token = _sample(logits[:id_limit], decoding.position - 1, request, random)
+        yield token
+        if drawn < limit:
+            decoding.feed(token)
+            logits = decoding.step()
 
 
 def _greedy(logits: torch.Tensor, position: int) -> int:
     """The lowest index among equal maxima, as `argmax` documents."""
     best = logits.argmax()
-    index, value = torch.stack((best.double(), logits[best].double())).tolist()
-    if not math.isfinite(value):
+    token, peak = torch.stack((best.double(), logits[best].double())).tolist()
+    return _finite(int(token), peak, position)
+
+
+def _finite(token: int, peak: float, position: int) -> int:
+    """The id, whose logit must be a number."""
+    if not math.isfinite(peak):
         raise NonFiniteLogits(position)
-    return int(index)
+    return token
 
 
 def _sample(logits: torch.Tensor, position: int, request: GenerationRequest, random: torch.Generator) -> int:

@@ -7,13 +7,14 @@ rotary angles in F32 and rotate-half. Shapes: T new positions, H query heads, G 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch.nn import functional as F
 
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.config import ModelConfig, read_config
+from reference_engine.decode import Decoder
 from reference_engine.errors import ClosedHandle, ContextTooLong, InvalidArgument
 from reference_engine.generate import generate
 from reference_engine.weights import load_weights
@@ -30,48 +31,65 @@ PREFILL_CHUNK = 1024
 
 
 class KvCache:
-    """Keys and values of one request, preallocated: [layers, G, capacity, D] each, and how much is filled.
+    """Keys and values of one request, preallocated: `pairs`, [layers, 2, G, capacity, D].
 
     Rotary factors for its positions lie beside it: `cos` and `sin`, [capacity, D], the first half of `sin`
     negated, so that rotate-half is a roll and a product.
     """
 
     def __init__(self, config: ModelConfig, device: Device, dtype: torch.dtype, capacity: int) -> None:
-        shape = (2, config.num_layers, config.num_kv_heads, capacity, config.head_dim)
-        self.keys, self.values = device.empty(shape, dtype)
+        self.pairs = device.empty((config.num_layers, 2, config.num_kv_heads, capacity, config.head_dim), dtype)
         self.capacity = capacity
-        self.filled = 0
         angles = torch.outer(torch.arange(capacity, dtype=torch.float32), inverse_frequencies(config))
         cos, sin = angles.cos(), angles.sin()
         self.cos = torch.cat((cos, cos), dim=-1).to(device.torch, dtype)
         self.sin = torch.cat((-sin, sin), dim=-1).to(device.torch, dtype)
 
 
-class SafeTensorsCudaModel:
-    """A loaded model. `generate` needs `prompt_ids` only; the tokenizer lives outside."""
+class Place(NamedTuple):
+    """Where tokens stand, the same for all layers: positions [T], rotary factors [T, 1, D], mask [T, length]."""
 
-    def __init__(self, config: ModelConfig, weights: Weights, device: Device) -> None:
+    positions: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+    mask: torch.Tensor
+
+
+class SafeTensorsCudaModel:
+    """A loaded model. `generate` needs `prompt_ids` only; the tokenizer lives outside.
+
+    `decoder` is how it decodes: through CUDA graphs or eagerly.
+    """
+
+    def __init__(self, config: ModelConfig, weights: Weights, device: Device, decoder: Decoder) -> None:
         self.config = config
         self.device = device
+        self.decoder = decoder
         self._weights: Weights | None = weights
 
     @classmethod
-    def from_safetensors(cls, path: str | Path, device: Device, dtype: str | None = None) -> Self:
+    def from_safetensors(
+        cls, path: str | Path, device: Device, dtype: str | None = None, graphs: bool | None = None
+    ) -> Self:
         """Load a checkpoint onto a device; configuration and tensors are checked before anything is allocated.
 
         Args:
             path: A checkpoint directory, its `.safetensors` file, or its index.
             device: An open device.
             dtype: F32, F16 or BF16 to compute in; None keeps the file's.
+            graphs: Decode through CUDA graphs; None does so on a GPU.
 
         Raises:
             EngineError: One of `reference_engine.errors`, by cause.
         """
+        if graphs and not device.is_cuda:
+            raise InvalidArgument("graphs", "CUDA graphs need a CUDA device")
+        decoder = Decoder(graphs=device.is_cuda if graphs is None else graphs)
         if dtype not in {None, "F32", "F16", "BF16"}:
             raise InvalidArgument("dtype", f"{dtype!r} is none of F32, F16 and BF16")
         with Checkpoint(path) as checkpoint:
             config = read_config(checkpoint.directory)
-            return cls(config, load_weights(checkpoint, config, device, dtype), device)
+            return cls(config, load_weights(checkpoint, config, device, dtype), device, decoder)
 
     @property
     def weights(self) -> Weights:
@@ -134,33 +152,37 @@ class SafeTensorsCudaModel:
 
     @torch.inference_mode()
     def prefill(self, ids: Sequence[int], cache: KvCache, last: int = 1) -> torch.Tensor:
-        """Push `ids` through the model in chunks; logits of the last `last` positions, F32 [last, vocab]."""
+        """Push `ids` in chunks, from position 0 on; logits of the last `last` positions, F32 [last, vocab]."""
         tokens = torch.tensor(ids, device=self.device.torch)
+        positions = torch.arange(len(ids), device=self.device.torch)
         first = len(ids) - last
         found = []
         with self.device.guard():
             for begin in range(0, len(ids), PREFILL_CHUNK):
-                hidden = self.forward(tokens[begin : begin + PREFILL_CHUNK], cache)
-                if begin + len(hidden) > first:
+                end = min(begin + PREFILL_CHUNK, len(ids))
+                hidden = self.forward(tokens[begin:end], positions[begin:end], end, cache)
+                if end > first:
                     found.append(self.head(hidden[max(0, first - begin) :]))
         return torch.cat(found) if len(found) > 1 else found[0]
 
-    @torch.inference_mode()
-    def decode(self, token: torch.Tensor, cache: KvCache) -> torch.Tensor:
-        """One step: push `token` ([1], on the device) through the model; logits F32 [vocab]."""
-        with self.device.guard():
-            return self.head(self.forward(token, cache))[0]
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor, length: int, cache: KvCache) -> torch.Tensor:
+        """Hidden states [T, hidden] of `tokens` [T] at `positions` [T], whose keys and values enter the cache.
 
-    def forward(self, tokens: torch.Tensor, cache: KvCache) -> torch.Tensor:
-        """Hidden states [T, hidden] of `tokens` [T] at the next T positions of the cache."""
-        weights, begin = self.weights, cache.filled
-        end = begin + len(tokens)
-        mask = _causal_mask(begin, end, self.device.torch) if len(tokens) > 1 else None
+        Attention spans the first `length` positions of the cache, of which each token sees those up to its own.
+        """
+        weights = self.weights
+        place = Place(
+            positions,
+            cache.cos.index_select(0, positions)[:, None],
+            cache.sin.index_select(0, positions)[:, None],
+            _causal_mask(positions, length, weights.dtype),
+        )
         hidden = F.embedding(tokens, weights.embedding)
-        for index, layer in enumerate(weights.layers):
-            hidden = hidden + self._attention(self._norm(hidden, layer.attention_norm), layer, index, cache, mask)
-            hidden = hidden + _swiglu(self._norm(hidden, layer.mlp_norm), layer)
-        cache.filled = end
+        for layer, pairs in zip(weights.layers, cache.pairs, strict=True):
+            mixed = self._attention(self._norm(hidden, layer.attention_norm), layer, pairs, place)
+            # Product and residual in one kernel.
+            hidden.addmm_(mixed, layer.attention_out.T)
+            hidden.addmm_(_swiglu(self._norm(hidden, layer.mlp_norm), layer), layer.down.T)
         return hidden
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -168,28 +190,26 @@ class SafeTensorsCudaModel:
         return F.linear(self._norm(hidden, self.weights.final_norm), self.weights.lm_head).float()
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x.float(), weight.shape, eps=self.config.rms_norm_eps).to(x.dtype) * weight
+        """RMSNorm, computed in F32 inside the kernel for any dtype and cast back before the weight."""
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
+        return F.rms_norm(x, weight.shape, eps=self.config.rms_norm_eps).mul_(weight)
 
-    def _attention(
-        self, x: torch.Tensor, layer: LayerWeights, index: int, cache: KvCache, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        config, count = self.config, len(x)
-        groups, size = config.num_kv_heads, config.head_dim
-        begin, end = cache.filled, cache.filled + count
+    def _attention(self, x: torch.Tensor, layer: LayerWeights, pairs: torch.Tensor, place: Place) -> torch.Tensor:
+        """Heads [T, H * D] before the output product; `pairs` [2, G, capacity, D] is the layer's cache."""
+        (_, groups, _, size), (count, length) = pairs.shape, place.mask.shape
         qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(count, -1, size)
-        rotated = _rotate(qkv[:, :-groups], cache.cos[begin:end], cache.sin[begin:end])
-        cache.keys[index, :, begin:end] = rotated[:, -groups:].transpose(0, 1)
-        cache.values[index, :, begin:end] = qkv[:, -groups:].transpose(0, 1)
-        keys, values = cache.keys[index, :, :end], cache.values[index, :, :end]
+        _rotate(qkv[:, :-groups], place.cos, place.sin)
+        new = qkv[:, -2 * groups :].view(count, 2, groups, size)
+        pairs.index_copy_(2, place.positions, new.permute(1, 2, 0, 3))
+        keys, values = pairs[:, :, :length]
         # The H / G query heads of a group attend to the same keys: they are rows of one product.
-        queries = rotated[:, :-groups].view(count, groups, -1, size).permute(1, 2, 0, 3)
-        scores = queries.reshape(groups, -1, size) @ keys.transpose(1, 2) * size**-0.5
-        scores = scores.view(groups, -1, count, end)
-        if mask is not None:
-            scores = scores + mask
-        shares = scores.softmax(dim=-1, dtype=torch.float32).to(x.dtype)
-        mixed = shares.view(groups, -1, end) @ values
-        return F.linear(mixed.view(groups, -1, count, size).permute(2, 0, 1, 3).reshape(count, -1), layer.attention_out)
+        queries = qkv[:, : -2 * groups].view(count, groups, -1, size).permute(1, 2, 0, 3).reshape(groups, -1, size)
+        # Product and scale in one kernel; what is added is ignored by beta=0.
+        scores = torch.baddbmm(queries[:, :1, :1], queries, keys.transpose(1, 2), beta=0, alpha=size**-0.5)
+        scores.view(groups, -1, count, length).add_(place.mask)
+        mixed: torch.Tensor = scores.softmax(dim=-1) @ values
+        return mixed.view(groups, -1, count, size).permute(2, 0, 1, 3).reshape(count, -1)
 
     def unload(self) -> None:
         """Drop all weights and give their memory back; unloading twice is harmless."""
@@ -197,6 +217,7 @@ class SafeTensorsCudaModel:
             for storage in self._weights.storages.values():
                 storage.drop()
             self._weights = None
+            self.decoder.release()
             self.device.trim()
 
 
@@ -215,17 +236,19 @@ def inverse_frequencies(config: ModelConfig) -> torch.Tensor:
     return torch.where(turns > scaling.high_freq_factor, frequencies, stretched)
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotate-half of [T, heads, D] by factors [T, D]; see `KvCache` for the sign."""
-    return x * cos[:, None] + x.roll(x.shape[-1] // 2, dims=-1) * sin[:, None]
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
+    """Rotate-half of [T, heads, D] in place, by factors [T, 1, D]; see `KvCache` for the sign."""
+    halves_swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    x.mul_(cos).addcmul_(halves_swapped, sin)
 
 
-def _causal_mask(begin: int, end: int, device: torch.device) -> torch.Tensor:
-    """0 where a new position may look, minus infinity after it: [end - begin, end]."""
-    mask = torch.full((end - begin, end), -math.inf, device=device)
-    return mask.triu_(begin + 1)
+def _causal_mask(positions: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
+    """0 where a token at `positions` [T] may look, minus infinity after it: [T, length]."""
+    later = torch.arange(length, device=positions.device) > positions[:, None]
+    return torch.zeros(later.shape, dtype=dtype, device=positions.device).masked_fill_(later, -math.inf)
 
 
 def _swiglu(x: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
+    """SiLU(gate) * up, [T, intermediate], before the output product."""
     gate, up = F.linear(x, layer.gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, layer.down)
+    return F.silu(gate).mul_(up)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
 
+from reference_engine.decode import Decoder
 from reference_engine.engine import Engine
 from reference_engine.errors import ContextTooLong, InvalidArgument, NonFiniteLogits
 from reference_engine.generate import GenerationRequest, generate
@@ -34,24 +36,28 @@ def set_eos(model, *eos):
     model.config = dataclasses.replace(model.config, eos_token_ids=eos)
 
 
-def scripted(*ids, size=517):
-    """A step that wants these ids one after another."""
-    script = iter(ids)
+def decoder_of(logits):
+    """A decoder whose every step gives these logits."""
+    return Decoder(step=lambda _model, _state, _length: logits.clone())
 
-    def step(_token, cache):
-        cache.filled += 1
+
+def scripted(*ids, size=517):
+    """A decoder that wants these ids one after another, and the last for ever."""
+    script = itertools.chain(ids, itertools.repeat(ids[-1]))
+
+    def step(_model, _state, _length):
         logits = torch.zeros(size)
         logits[next(script)] = 1
         return logits
 
-    return step
+    return Decoder(step=step)
 
 
 def test_every_stop_id_stops_and_is_not_emitted(model):
     first = ids_of(model, ignore_eos=True, max_tokens=1)
     for eos in ((77,), (511, 77), (77, 511)):
         set_eos(model, *eos)
-        outcome, ids = generate(model, GenerationRequest(PROMPT, 24), decode=scripted(40, 41, 77, 42))
+        outcome, ids = generate(model, GenerationRequest(PROMPT, 24), decoder=scripted(40, 41, 77, 42))
         assert list(ids) == outcome.ids == [*first, 40, 41]
         assert (outcome.finish_reason, outcome.stop_id) == ("stop", 77)
 
@@ -67,7 +73,7 @@ def test_stop_id_at_once_gives_no_ids(model):
 def test_ids_that_are_no_stop_ids_do_not_stop(model):
     set_eos(model, 1)
     first = ids_of(model, ignore_eos=True, max_tokens=1)
-    outcome, ids = generate(model, GenerationRequest(PROMPT, 6), decode=scripted(2, 0, 400, 12, 1))
+    outcome, ids = generate(model, GenerationRequest(PROMPT, 6), decoder=scripted(2, 0, 400, 12, 1))
     assert list(ids) == [*first, 2, 0, 400, 12]
     assert (outcome.finish_reason, outcome.stop_id) == ("stop", 1)
 
@@ -84,24 +90,17 @@ def test_no_tokens_wanted_none_given(model):
 
 
 def test_lowest_id_wins_among_equals(model):
-    def flat(_token, cache):
-        cache.filled += 1
-        return torch.ones(517)
-
-    _, ids = generate(model, GenerationRequest(PROMPT, 3, ignore_eos=True), decode=flat)
+    flat = decoder_of(torch.ones(517))
+    _, ids = generate(model, GenerationRequest(PROMPT, 3, ignore_eos=True), decoder=flat)
     assert list(ids)[1:] == [0, 0]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 5.0])
 def test_padded_ids_are_never_produced(model, temperature):
-    def tempting(_token, cache):
-        cache.filled += 1
-        logits = torch.zeros(517)
-        logits[400:] = 50.0
-        return logits
-
+    logits = torch.zeros(517)
+    logits[400:] = 50.0
     request = GenerationRequest(PROMPT, 40, temperature=temperature, ignore_eos=True)
-    _, ids = generate(model, request, id_limit=400, decode=tempting)
+    _, ids = generate(model, request, id_limit=400, decoder=decoder_of(logits))
     assert max(list(ids)[1:]) < 400
 
 
@@ -125,14 +124,10 @@ def test_tiny_top_p_and_tiny_temperature_are_greedy(model):
 
 
 def test_sampling_follows_the_probabilities(model):
-    def coin(_token, cache):
-        cache.filled += 1
-        logits = torch.full((517,), -math.inf)
-        logits[7], logits[9] = math.log(0.75), math.log(0.25)
-        return logits
-
+    logits = torch.full((517,), -math.inf)
+    logits[7], logits[9] = math.log(0.75), math.log(0.25)
     request = GenerationRequest(PROMPT, 1501, temperature=1.0, ignore_eos=True)
-    _, ids = generate(model, request, decode=coin)
+    _, ids = generate(model, request, decoder=decoder_of(logits))
     drawn = list(ids)[1:]
     assert set(drawn) == {7, 9}
     assert abs(drawn.count(7) / len(drawn) - 0.75) < 0.05
@@ -170,13 +165,10 @@ def test_malformed_requests_are_refused(model, change):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_an_error(model, temperature, value):
-    def broken(_token, cache):
-        cache.filled += 1
-        logits = torch.zeros(517)
-        logits[3] = value
-        return logits
-
-    _, ids = generate(model, GenerationRequest(PROMPT, 4, temperature=temperature, ignore_eos=True), decode=broken)
+    logits = torch.zeros(517)
+    logits[3] = value
+    request = GenerationRequest(PROMPT, 4, temperature=temperature, ignore_eos=True)
+    _, ids = generate(model, request, decoder=decoder_of(logits))
     with pytest.raises(NonFiniteLogits):
         list(ids)
 

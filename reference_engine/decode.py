@@ -1,0 +1,237 @@
+"""Decoding on the device: token, position and choice stay there; the host only launches steps and reads ids late.
+
+A step is a fixed sequence of kernels over fixed memory, which is what a CUDA graph can replay (`graph.py`).
+What varies is how much of the KV cache attention looks at: it is rounded up to a bucket, and a mask hides the
+positions not yet written. Run eagerly or replayed, a step is the same kernels on the same shapes.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from reference_engine.errors import InvalidArgument
+from reference_engine.graph import StepGraphs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from reference_engine.model import KvCache, SafeTensorsCudaModel
+
+FIRST_BUCKET = 256
+READ_EVERY = 4
+
+
+class Step(Protocol):
+    """One step of a model: where an implementation with kernels of its own plugs in."""
+
+    def __call__(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
+        """Push `state.token` at `state.position`, attending to the first `length` positions; logits F32 [vocab].
+
+        It may be captured: it must not synchronise, and must find everything that changes from step to step in
+        tensors of `state`.
+        """
+
+
+class DecodeState:
+    """The fixed memory of a request, reused by the next one that fits.
+
+    Attributes:
+        cache: The KV cache.
+        token: int64 [1], the id to push next.
+        position: int64 [1], where it goes.
+        ids: int64 [capacity]; at p, the best id after position p.
+        peaks: F32 [capacity]; at p, the logit of that id.
+        id_limit: Ids from here on are never chosen.
+        graphs: Captured steps over this memory; None if steps run eagerly.
+    """
+
+    def __init__(
+        self, model: SafeTensorsCudaModel, capacity: int, id_limit: int | None, graphs: StepGraphs | None
+    ) -> None:
+        self.cache: KvCache = model.new_cache(capacity)
+        self.token = model.device.empty((1,), torch.int64)
+        self.position = model.device.empty((1,), torch.int64)
+        self.ids = model.device.empty((capacity,), torch.int64)
+        self.peaks = model.device.empty((capacity,), torch.float32)
+        self.id_limit = id_limit
+        self.graphs = graphs
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the memory was let go."""
+        return not vars(self)
+
+    def drop(self) -> None:
+        """Let go of memory and graphs, whoever else still refers to this object (a traceback does)."""
+        vars(self).clear()
+
+    def fits(self, capacity: int, id_limit: int | None) -> bool:
+        """Whether a request of so many positions can use this memory and its graphs."""
+        return self.cache.capacity >= capacity and self.id_limit == id_limit
+
+
+class Decoder:
+    """Starts requests, and keeps the memory and graphs of the last one for the next. One decoder serves one model.
+
+    Args:
+        graphs: Capture each step as a CUDA graph and replay it; otherwise run it eagerly.
+        read_every: Steps between two looks at the chosen ids; up to `read_every - 1` steps after a stop id are
+            computed in vain.
+        step: The step; plain torch if None.
+        first_bucket: Shortest attention length; each next one is twice as long, up to the cache's capacity.
+    """
+
+    def __init__(
+        self,
+        *,
+        graphs: bool = False,
+        read_every: int = READ_EVERY,
+        step: Step | None = None,
+        first_bucket: int = FIRST_BUCKET,
+    ) -> None:
+        if read_every < 1 or first_bucket < 1:
+            raise InvalidArgument("decoder", f"read_every {read_every} and first_bucket {first_bucket} start at 1")
+        self.graphs = graphs
+        self.read_every = read_every
+        self.step = step or torch_step
+        self.first_bucket = first_bucket
+        self._idle: DecodeState | None = None
+        self._lent: list[DecodeState] = []
+
+    @contextmanager
+    def begin(
+        self, model: SafeTensorsCudaModel, prompt_ids: Sequence[int], capacity: int, id_limit: int | None
+    ) -> Iterator[Decoding]:
+        """Prefill a prompt, with room for `capacity` positions in all.
+
+        Requests may overlap: each has memory of its own until it ends.
+
+        Raises:
+            ContextTooLong: The model has fewer positions.
+            OutOfDeviceMemory: No room for the KV cache.
+        """
+        state = self._take(model, capacity, id_limit)
+        self._lent.append(state)
+        try:
+            yield Decoding(self, model, state, prompt_ids)
+        except GeneratorExit:
+            self._keep(state)
+            raise
+        except BaseException:
+            # Not kept: what failed may be the memory.
+            state.drop()
+            raise
+        else:
+            self._keep(state)
+        finally:
+            self._lent.remove(state)
+
+    def bucket(self, length: int, most: int) -> int:
+        """The attention length for `length` positions: the next bucket, at most `most`."""
+        bucket = self.first_bucket
+        while bucket < length:
+            bucket *= 2
+        return min(bucket, most)
+
+    def release(self) -> None:
+        """Let go of all memory and graphs; requests under way cannot go on."""
+        for state in self._lent:
+            state.drop()
+        self._idle = None
+
+    def _take(self, model: SafeTensorsCudaModel, capacity: int, id_limit: int | None) -> DecodeState:
+        state, self._idle = self._idle, None
+        if state is not None and state.fits(capacity, id_limit):
+            return state
+        # Given back before the larger one is asked for, so that the two never exist together.
+        del state
+        most = max(capacity, model.config.max_positions)
+        graphs = StepGraphs(model.device) if self.graphs else None
+        return DecodeState(model, self.bucket(capacity, most), id_limit, graphs)
+
+    def _keep(self, state: DecodeState) -> None:
+        if not state.dropped:
+            self._idle = state
+
+
+class Decoding:
+    """One request on its way. `logits` are those after the prompt's last position, F32 [vocab]."""
+
+    @torch.inference_mode()
+    def __init__(
+        self, decoder: Decoder, model: SafeTensorsCudaModel, state: DecodeState, prompt_ids: Sequence[int]
+    ) -> None:
+        self._decoder = decoder
+        self._model = model
+        self._state = state
+        with model.device.guard():
+            # Attention multiplies hidden positions by zero, and zero times what a broken request left can be NaN.
+            state.cache.pairs.zero_()
+            self.logits = model.prefill(prompt_ids, state.cache)[-1]
+            state.position.fill_(len(prompt_ids))
+        self.position = len(prompt_ids)
+
+    @torch.inference_mode()
+    def feed(self, token: int) -> None:
+        """Set the id that the next step pushes; without it, a step pushes the best id of the step before.
+
+        Raises:
+            ClosedHandle: The model was unloaded.
+        """
+        self._require_loaded()
+        with self._model.device.guard():
+            self._state.token.fill_(token)
+
+    @torch.inference_mode()
+    def step(self) -> torch.Tensor:
+        """Queue one step; logits F32 [vocab], valid until the next.
+
+        Raises:
+            ClosedHandle: The model was unloaded.
+            OutOfDeviceMemory, DeviceFailed: By cause.
+        """
+        self._require_loaded()
+        model, state = self._model, self._state
+        length = self._decoder.bucket(self.position + 1, state.cache.capacity)
+        with model.device.guard():
+            if state.graphs is None:
+                logits = self._step_and_choose(length)
+            else:
+                logits = state.graphs.run(length, lambda: self._step_and_choose(length))
+        self.position += 1
+        return logits
+
+    @torch.inference_mode()
+    def greedy(self, steps: int) -> list[tuple[int, float]]:
+        """Run steps, each pushing the best id of the one before: the best ids and their logits, read at the end."""
+        begin = self.position
+        for _ in range(steps):
+            self.step()
+        state = self._state
+        with self._model.device.guard():
+            found = torch.stack(
+                (state.ids[begin : begin + steps].double(), state.peaks[begin : begin + steps].double())
+            )
+            return [(int(token), peak) for token, peak in zip(*found.tolist(), strict=True)]
+
+    def _require_loaded(self) -> None:
+        """Ask for the weights, because a replay would not notice that they are gone."""
+        _ = self._model.weights
+
+    def _step_and_choose(self, length: int) -> torch.Tensor:
+        """A step, and the choice of the next id: the lowest among equal maxima, as `argmax` documents."""
+        state = self._state
+        logits = self._decoder.step(self._model, state, length)
+        torch.argmax(logits[: state.id_limit], dim=0, keepdim=True, out=state.token)
+        state.ids.index_copy_(0, state.position, state.token)
+        state.peaks.index_copy_(0, state.position, logits.index_select(0, state.token))
+        state.position.add_(1)
+        return logits
+
+
+def torch_step(model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
+    """The model's own forward pass over one token."""
+    return model.head(model.forward(state.token, state.position, length, state.cache))[0]

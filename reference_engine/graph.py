@@ -1,0 +1,121 @@
+"""CUDA graphs: a step's kernels recorded once and launched as one, so that the host's pace no longer matters.
+
+One graph per attention length, recorded at its second use; the first runs eagerly on the same stream, which
+initialises cuBLAS and loads kernels, neither of which may happen while recording. The graphs of a request never
+run at the same time, so they share one memory pool, which goes when the last of them does.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from reference_engine.errors import DeviceFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from reference_engine.device import Device
+
+
+class Captured(NamedTuple):
+    """A recorded step and the memory in which each replay leaves its logits."""
+
+    graph: torch.cuda.CUDAGraph
+    logits: torch.Tensor
+
+
+class StepGraphs:
+    """The graphs over the memory of one request, by attention length.
+
+    Args:
+        device: An open CUDA device.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.captured: dict[int, Captured] = {}
+        self._warm: set[int] = set()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def run(self, length: int, step: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Queue a step with this attention length on the current stream; its logits, valid until the next.
+
+        Args:
+            length: What distinguishes the graphs.
+            step: Queues the kernels; always the same ones, over the same memory, for the same length.
+
+        Raises:
+            OutOfDeviceMemory: No room for the step's intermediate results, or for the graph.
+            DeviceFailed: The step cannot be recorded, or failed.
+        """
+        with self.device.guard():
+            if length not in self._warm:
+                with _beside(self.device.torch):
+                    logits = step()
+                self._warm.add(length)
+                return logits
+            if length not in self.captured:
+                self.captured[length] = self._capture(step)
+            graph, logits = self.captured[length]
+            graph.replay()
+            return logits
+
+    def _capture(self, step: Callable[[], torch.Tensor]) -> Captured:
+        graph = torch.cuda.CUDAGraph()
+        with _beside(self.device.torch), _without_collection():
+            # Other threads may go on using the device: only calls of this one can spoil the recording.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                logits = step()
+                graph.capture_end()
+            except BaseException as error:
+                self._abandon(graph)
+                if type(error) is RuntimeError:
+                    # Libraries report their failures so; those of memory and device the guard knows.
+                    raise DeviceFailed(str(self.device.torch), f"recording a step: {error}") from None
+                raise
+        return Captured(graph, logits)
+
+    def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
+        """End a spoilt recording. Ending it fails too, and the first error is the one to tell."""
+        with suppress(RuntimeError):
+            graph.capture_end()
+        # Where the end failed early, the allocator still believes in the recording and would refuse to trim.
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(self.device.index, self._pool)  # noqa: SLF001 - nothing public
+            torch._C._cuda_releasePool(self.device.index, self._pool)  # noqa: SLF001
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream a device for all recordings: cuBLAS keeps a workspace for every stream it has ever seen."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _beside(device: torch.device) -> Iterator[None]:
+    """Queue what the block queues on the side stream, after what the current one has and before what it gets."""
+    home, side = torch.cuda.current_stream(device), _side_stream(device)
+    side.wait_stream(home)
+    try:
+        with torch.cuda.stream(side):
+            yield
+    finally:
+        home.wait_stream(side)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep the garbage collector off: destroying some other object's events or graphs would spoil a recording."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
