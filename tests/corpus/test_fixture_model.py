@@ -47,6 +47,7 @@ def test_goldens_answer_the_cases_as_they_stand_in_the_code():
         golden = stored[case.name]
         assert (golden.rows, golden.prompt, golden.messages) == (case.rows, case.prompt, case.messages)
         assert golden.expect == case.expect
+        assert case.prompt_ids in {None, golden.prompt_ids}
 
 
 def test_every_quality_row_has_cases_and_both_stop_ids_end_some():
