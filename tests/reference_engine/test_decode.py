@@ -45,6 +45,7 @@ class Recorder:
         self.logits.append(logits.clone())
         self.lengths.append(length)
         self.positions.append(int(state.position))
+        # SAFETY: the address is only compared, never followed.
         self.storages.add((state.token.data_ptr(), state.position.data_ptr(), state.cache.pairs.data_ptr()))
         return logits
 
