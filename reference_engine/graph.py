@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import warnings
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,7 +84,9 @@ class StepGraphs:
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
         """End a spoilt recording. Ending it fails too, and the first error is the one to tell."""
-        with suppress(RuntimeError):
+        with suppress(RuntimeError), warnings.catch_warnings():
+            # An empty graph is worth a warning to others; here it is what is left of a failed step.
+            warnings.simplefilter("ignore")
             graph.capture_end()
         # Where the end failed early, the allocator still believes in the recording and would refuse to trim.
         with suppress(RuntimeError):
