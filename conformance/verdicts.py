@@ -43,6 +43,14 @@ MEANING: dict[Verdict, str] = {
     Verdict.ERROR: "The harness itself failed; the engine is not to blame.",
 }
 
+EXIT_MEANING: dict[ExitCode, str] = {
+    ExitCode.OPEN: "The gate is open: every selected row is settled, and at least one was tried.",
+    ExitCode.FALSIFIED: "A selected row is FALSIFIED, or its rehearsal failed.",
+    ExitCode.USAGE: "The request itself is wrong: an unknown option, row, engine or model; nothing ran.",
+    ExitCode.UNDECIDED: "A selected row is UNTESTED or INCONCLUSIVE, so nothing may be concluded.",
+    ExitCode.HARNESS: "The harness failed, or the GPU is visible and unusable; the engine is not to blame.",
+}
+
 _WORST_FIRST = (
     Verdict.FALSIFIED,
     Verdict.ERROR,

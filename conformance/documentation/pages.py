@@ -1,0 +1,78 @@
+"""Which pages are generated, wholly or in marked blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conformance.catalogue import load_catalogue
+from conformance.documentation import manifest_blocks, protocol_blocks, statistics_blocks, verdict_blocks
+from conformance.documentation.checks_page import checks_page
+from conformance.documentation.markdown import Blocks, fenced, fill
+from conformance.documentation.transcript import transcript
+from conformance.thresholds import load_thresholds
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = Path("docs") / "examples"
+SCREENSHOT = Path("docs") / "images" / "scorecard.png"
+CHECKS_PAGE = Path("docs") / "checks.md"
+
+
+def blocks(root: Path = ROOT) -> Blocks:
+    """Every block by its name."""
+    return {
+        "verdicts": verdict_blocks.verdicts,
+        "exit-codes": verdict_blocks.exit_codes,
+        "unwritten-rows": verdict_blocks.unwritten_rows,
+        "record-lines": verdict_blocks.record_lines,
+        "observation-kinds": verdict_blocks.observation_kinds,
+        "capabilities": protocol_blocks.capabilities,
+        "methods": protocol_blocks.methods,
+        "messages": protocol_blocks.messages,
+        "error-kinds": protocol_blocks.errors,
+        "manifest-tables": manifest_blocks.manifest_tables,
+        "sampled-rows": statistics_blocks.sampled_rows,
+        "error-rates": statistics_blocks.error_rates,
+        "rate-characteristics": statistics_blocks.rate_characteristics,
+        "growth-characteristics": statistics_blocks.growth_characteristics,
+        "smallest-seen-leak": statistics_blocks.smallest_seen_leak,
+        "class-examples": statistics_blocks.class_examples,
+        "near-tie-rows": statistics_blocks.near_tie_rows,
+        "screenshot": lambda: _screenshot(root),
+        "transcript": lambda: transcript(root),
+        "example-driver": lambda: _example(root, "minimal_driver.py", "python"),
+        "example-manifest": lambda: _example(root, "minimal.toml", "toml"),
+    }
+
+
+def hand_written(root: Path = ROOT) -> list[Path]:
+    """Pages that people write and blocks are filled into."""
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
+    return [page for page in pages if page != root / CHECKS_PAGE]
+
+
+def pages(root: Path = ROOT) -> dict[Path, str]:
+    """Every page with what it should say now."""
+    filled = {page: fill(page.read_text(encoding="utf-8"), blocks(root)) for page in hand_written(root)}
+    return {**filled, root / CHECKS_PAGE: checks_page(load_catalogue(), load_thresholds())}
+
+
+def stale(root: Path = ROOT) -> dict[Path, str]:
+    """Pages that say something else or are missing, with what they should say."""
+    return {page: text for page, text in pages(root).items() if not page.is_file() or page.read_text("utf-8") != text}
+
+
+def write(root: Path = ROOT) -> list[Path]:
+    """Write what is stale again; what was written."""
+    behind = stale(root)
+    for page, text in behind.items():
+        page.write_text(text, encoding="utf-8")
+    return list(behind)
+
+
+def _example(root: Path, name: str, language: str) -> str:
+    return fenced((root / EXAMPLES / name).read_text(encoding="utf-8"), language)
+
+
+def _screenshot(root: Path) -> str:
+    """The picture, once there is one."""
+    return f"![A scorecard]({SCREENSHOT.as_posix()})" if (root / SCREENSHOT).is_file() else ""
