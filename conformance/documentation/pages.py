@@ -14,6 +14,7 @@ from conformance.thresholds import load_thresholds
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = Path("docs") / "examples"
 SCREENSHOT = Path("docs") / "images" / "scorecard.png"
+SPECIFICATION = Path("docs") / "safetensors-gpu-inference-1.2.0.md"
 CHECKS_PAGE = Path("docs") / "checks.md"
 
 
@@ -46,27 +47,31 @@ def blocks(root: Path = ROOT) -> Blocks:
 
 def hand_written(root: Path = ROOT) -> list[Path]:
     """Pages that people write and blocks are filled into."""
-    pages = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
-    return [page for page in pages if page != root / CHECKS_PAGE]
+    candidates = [root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "docs").glob("*.md"))]
+    return [page for page in candidates if page not in {root / CHECKS_PAGE, root / SPECIFICATION}]
 
 
-def pages(root: Path = ROOT) -> dict[Path, str]:
-    """Every page with what it should say now."""
-    filled = {page: fill(page.read_text(encoding="utf-8"), blocks(root)) for page in hand_written(root)}
-    return {**filled, root / CHECKS_PAGE: checks_page(load_catalogue(), load_thresholds())}
+def pages(root: Path = ROOT) -> list[Path]:
+    """Every page that is generated, wholly or in part."""
+    return [*hand_written(root), root / CHECKS_PAGE]
 
 
-def stale(root: Path = ROOT) -> dict[Path, str]:
-    """Pages that say something else or are missing, with what they should say."""
-    return {page: text for page, text in pages(root).items() if not page.is_file() or page.read_text("utf-8") != text}
+def expected(page: Path, root: Path = ROOT) -> str:
+    """What a page should say now."""
+    if page == root / CHECKS_PAGE:
+        return checks_page(load_catalogue(), load_thresholds())
+    return fill(page.read_text(encoding="utf-8"), blocks(root))
 
 
 def write(root: Path = ROOT) -> list[Path]:
     """Write what is stale again; what was written."""
-    behind = stale(root)
-    for page, text in behind.items():
-        page.write_text(text, encoding="utf-8")
-    return list(behind)
+    written = []
+    for page in pages(root):
+        text = expected(page, root)
+        if not page.is_file() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+            written.append(page)
+    return written
 
 
 def _example(root: Path, name: str, language: str) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from conformance.documentation.markdown import code, table
 from conformance.documentation.structures import fields_table, summary
-from conformance.protocol.messages import METHODS, Capability, Empty, ErrorKind, Message
+from conformance.protocol.messages import METHODS, Capability, Empty, ErrorKind
 
 CAPABILITY_MEANING: dict[Capability, str] = {
     Capability.SOURCE: "Its sources are at hand: the manifest has a `[source]` table.",
@@ -63,16 +63,16 @@ def errors() -> str:
     return table(["kind", "when"], ([code(kind.value), meaning] for kind, meaning in ERROR_MEANING.items()))
 
 
-def message_types() -> list[type[Message]]:
+def message_types() -> list[type[msgspec.Struct]]:
     """All types on the wire except the empty one, by name."""
-    found: dict[str, type[Message]] = {}
+    found: dict[str, type[msgspec.Struct]] = {}
     for row in METHODS.values():
         for kind in (row.params, row.result):
             _gather(kind, found)
     return [found[name] for name in sorted(found) if found[name] is not Empty]
 
 
-def _gather(kind: type[Message], found: dict[str, type[Message]]) -> None:
+def _gather(kind: type[msgspec.Struct], found: dict[str, type[msgspec.Struct]]) -> None:
     if kind.__name__ in found:
         return
     found[kind.__name__] = kind
@@ -83,7 +83,7 @@ def _gather(kind: type[Message], found: dict[str, type[Message]]) -> None:
             _gather(inner, found)
 
 
-def _structs(described: msgspec.inspect.Type) -> list[type[Message]]:
+def _structs(described: msgspec.inspect.Type) -> list[type[msgspec.Struct]]:
     match described:
         case msgspec.inspect.StructType(cls=kind):
             return [kind]
@@ -94,5 +94,5 @@ def _structs(described: msgspec.inspect.Type) -> list[type[Message]]:
     return []
 
 
-def _link(kind: type[Message]) -> str:
+def _link(kind: type[msgspec.Struct]) -> str:
     return "nothing" if kind is Empty else f"[{kind.__name__}](#{kind.__name__.lower()})"

@@ -1,0 +1,378 @@
+"""The documentation says what is so: generated parts are current, links lead somewhere, commands run."""
+
+import ast
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+import typer.main
+
+from conformance.catalogue import load_catalogue
+from conformance.cli import app
+from conformance.documentation import manifest_blocks, markdown, protocol_blocks, statistics_blocks
+from conformance.documentation.pages import CHECKS_PAGE, SCREENSHOT, blocks, expected, pages
+from conformance.manifest import Manifest
+from conformance.protocol.messages import METHODS, Capability, ErrorKind
+from conformance.protocol.schemas import schemas
+from conformance.record import read_record
+from conformance.verdicts import EXIT_MEANING, MEANING, ExitCode, Verdict
+from reference_engine.cli import app as apr
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+OURS = [*pages(), ROOT / "CHANGELOG.md"]
+SLOW_PAGES = {"statistics.md"}
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+PROGRAMS = ("falsify ", "nox ", "apr ", "python -m ", "pip ")
+
+RUN_HERE = {
+    "falsify engines",
+    "falsify smoke",
+    "falsify smoke --engine my-engine.toml",
+    "falsify smoke --engine docs/examples/minimal.toml",
+    "falsify run -k F-MEM-029",
+    "python -m conformance.documentation",
+    "python -m conformance.protocol.schemas docs/schemas",
+}
+RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
+RUN_ELSEWHERE = {
+    "falsify run": "the trial itself, by `nox -s falsify`",
+    "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
+    "nox -s falsify": "the trial itself",
+    "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
+    "nox -s falsify -- -k f_mem": "a part of the trial",
+    "nox -s falsify -- --section mem": "a part of the trial",
+    "nox -s falsify -- --model smollm2": "downloads once",
+    "nox -s falsify -- --model ./checkpoint": "needs the reader's checkpoint",
+    "nox -s falsify -- --engine my-engine.toml": "needs the reader's engine",
+    "pip install nox": ".ci/run",
+    "pip install -e .": "noxfile.py",
+    'pip install -c constraints.txt -e ".[golden]" nox coverage jsonschema setuptools wheel ruff mypy pandas-stubs': (
+        "noxfile.py installs the same"
+    ),
+    "python -m venv .venv": ".ci/run makes one in the same way",
+    ". .venv/bin/activate": "a shell's own",
+    'python -m pytest -m "not slow"': "a part of `nox -s tests`",
+    "ruff check .": "`nox -s lint`",
+    "ruff format --check .": "`nox -s lint`",
+    "mypy": "`nox -s types`",
+}
+
+
+# --- generated parts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name, marks=[pytest.mark.slow] if page.name in SLOW_PAGES else []) for page in pages()],
+)
+def test_generated_parts_of_a_page_are_current(page):
+    assert page.read_text(encoding="utf-8") == expected(page), "stale: python -m conformance.documentation"
+
+
+def test_every_block_is_used_and_every_marker_is_closed():
+    used = [name for page in pages() for name in markdown.block_names(page.read_text())]
+    markers = sum(page.read_text().count("<!-- generated:") for page in pages())
+    assert set(used) == set(blocks())
+    assert markers == len(used)
+
+
+def test_an_unknown_block_is_an_error():
+    with pytest.raises(markdown.UnknownBlock, match="nonsense"):
+        markdown.fill("<!-- generated: nonsense -->\n<!-- end -->", blocks())
+
+
+def test_a_stale_block_is_replaced_and_the_rest_left_alone():
+    page = "before\n<!-- generated: one -->\nold | text\n<!-- end -->\nafter"
+    assert markdown.fill(page, {"one": lambda: "new"}) == page.replace("old | text", "new")
+
+
+def test_a_pipe_and_a_line_break_do_not_end_a_cell():
+    assert markdown.table(["a"], [["x | y\nz"]]).splitlines()[-1] == "| x \\| y z |"
+
+
+# --- README against the code ------------------------------------------------------------------------------
+
+
+def rows_of(text, head):
+    lines = text.split(head + "\n", 1)[1].splitlines()[1:]
+    table = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    return table
+
+
+def test_readme_has_every_verdict_with_its_meaning():
+    stated = {Verdict(name): meaning for name, meaning in rows_of(README.read_text(), "| verdict | meaning |")}
+    assert stated == MEANING
+    assert set(MEANING) == set(Verdict)
+
+
+def test_readme_has_every_exit_code():
+    stated = {ExitCode(int(code)): meaning for code, meaning in rows_of(README.read_text(), "| code | when |")}
+    assert stated == EXIT_MEANING
+    assert set(EXIT_MEANING) == set(ExitCode)
+
+
+def test_readme_names_exactly_the_rows_without_a_check():
+    state = README.read_text().split("\n## State\n")[1].split("\n## ")[0]
+    stated = re.findall(r"F-[A-Z]+-\d{3}", state)
+    assert stated == [row.id for row in load_catalogue().rows if not row.written]
+
+
+def test_readme_says_that_faults_are_missing_as_long_as_they_are():
+    planted = [path for path in (ROOT / "conformance" / "faults").glob("*.py") if path.name != "__init__.py"]
+    said = "are not part of this version" in README.read_text()
+    assert said is not bool(planted)
+
+
+def test_readme_shows_the_scorecard_exactly_if_there_is_a_picture():
+    assert (f"]({SCREENSHOT.as_posix()})" in README.read_text()) is (ROOT / SCREENSHOT).is_file()
+
+
+def test_readme_lists_every_file_that_a_trial_leaves(tmp_path):
+    directory = trial(tmp_path, "-k", "F-ERR-094")
+    listed = {name for cells in rows_of(README.read_text(), "| file | what it is |") for name in code_of(cells[0])}
+    assert {path.name for path in directory.iterdir()} <= {name.rstrip("/") for name in listed}
+
+
+# --- checks, manifest, protocol ---------------------------------------------------------------------------
+
+
+def test_the_page_of_checks_has_a_heading_a_row_and_says_which_are_not_written():
+    parts = re.split(r"^### (F-[A-Z]+-\d{3})$", (ROOT / CHECKS_PAGE).read_text(), flags=re.MULTILINE)
+    told = dict(zip(parts[1::2], parts[2::2], strict=True))
+    rows = load_catalogue().rows
+    assert list(told) == [row.id for row in rows]
+    assert {row for row, text in told.items() if "not written yet" in text} == {r.id for r in rows if not r.written}
+    assert all(f"`{name}`" in told[row.id] for row in rows for name in (*row.observes, *row.observes_on_gpu))
+
+
+def test_every_key_of_the_manifest_is_explained_and_no_other():
+    tables = msgspec.inspect.type_info(Manifest).fields
+    for table in tables:
+        structs = [t for t in getattr(table.type, "types", [table.type]) if isinstance(t, msgspec.inspect.StructType)]
+        for struct in structs:
+            assert {field.name for field in struct.fields} == set(manifest_blocks.MEANING[table.name])
+
+
+def test_manifests_shown_in_the_documentation_are_valid():
+    shown = [text for page in OURS for language, text in FENCE.findall(page.read_text()) if language == "toml"]
+    assert len(shown) >= 2
+    for text in shown:
+        assert msgspec.convert(tomllib.loads(text), Manifest).driver is not None
+
+
+def test_every_capability_and_kind_of_error_is_explained():
+    assert set(protocol_blocks.CAPABILITY_MEANING) == set(Capability)
+    assert set(protocol_blocks.ERROR_MEANING) == set(ErrorKind)
+
+
+def test_the_protocol_page_has_every_method_and_every_message():
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    assert all(f"| `{name}` |" in text for name in METHODS)
+    described = set(schemas()["$defs"]) - {
+        "Request", "Response", "RpcError", "ErrorData", "ErrorKind", "Capability", "Empty",
+    }  # fmt: skip
+    assert described == {kind.__name__ for kind in protocol_blocks.message_types()}
+
+
+def test_the_trial_of_the_example_engine_tries_nothing_it_does_not_offer(tmp_path):
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "engine")
+    directory = trial(tmp_path, "--engine", "engine/minimal.toml", "--section", "load")
+    rows = [row for row in read_record(directory / "record.jsonl").rows if row.reason != "not selected"]
+    assert {row.verdict for row in rows} == {Verdict.UNTESTED}
+    assert {row.reason for row in rows} <= {"capability model is not offered", "no CUDA device", "not written"}
+
+
+def test_the_looks_of_a_rule_are_the_pages_examples():
+    limits = {(limit.alpha, limit.looks, limit.max_sd) for limit in statistics_blocks.sampled_limits().values()}
+    assert len(limits) == 1, "docs/statistics.md simulates one set of numbers; there are several now"
+
+
+# --- links, names, commands -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", OURS, ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page):
+    for target in LINK.findall(FENCE.sub("", page.read_text())):
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(file):
+    headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", OURS, ids=lambda page: page.name)
+def test_paths_of_the_project_that_are_named_exist(page):
+    made_by_a_trial = {"evidence/"}
+    for name in code_of(page.read_text()):
+        first = name.split("/")[0]
+        if "/" in name and first and (ROOT / first).is_dir() and " " not in name and name not in made_by_a_trial:
+            assert list(ROOT.glob(name.rstrip("/"))), name
+
+
+@pytest.mark.parametrize("page", OURS, ids=lambda page: page.name)
+def test_no_page_names_a_machine(page):
+    assert not re.search(r"/(work|root|home|Users)/", page.read_text())
+
+
+def code_of(text):
+    return re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
+
+
+def commands():
+    """Every command of every page: lines of shell blocks, and inline code that begins with a program of ours.
+
+    The page of checks repeats the specification's commands, which the checks themselves run.
+    """
+    found = set()
+    for page in set(OURS) - {ROOT / CHECKS_PAGE}:
+        text = page.read_text()
+        lines = [line for language, block in FENCE.findall(text) if language == "sh" for line in block.splitlines()]
+        lines += [code for code in code_of(text) if code.startswith(PROGRAMS)]
+        found |= {command.strip() for line in lines for command in line.split("&&") if command.strip()}
+    return found
+
+
+def test_every_command_is_run_by_a_test_or_listed_as_run_elsewhere():
+    known = RUN_HERE | RUN_IN_PIPELINE | set(RUN_ELSEWHERE)
+    assert commands() - known == set()
+    assert known - commands() == set(), "listed here, on no page any more"
+
+
+def test_commands_of_the_pipeline_are_in_it():
+    pipeline = (ROOT / ".ci" / "run").read_text()
+    lines = [shlex.split(line) for line in pipeline.splitlines() if line.startswith("nox ")]
+    sessions = {session for line in lines for session in line[line.index("-s") + 1 :]}
+    assert {command.removeprefix("nox -s ") for command in RUN_IN_PIPELINE} <= sessions
+    assert "pip" in pipeline
+    assert "install --quiet nox" in pipeline
+
+
+def test_sessions_that_are_named_exist():
+    tree = ast.parse((ROOT / "noxfile.py").read_text())
+    sessions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.decorator_list}
+    for command in commands():
+        words = shlex.split(command)
+        if words[0] == "nox" and "-s" in words:
+            assert words[words.index("-s") + 1] in sessions, command
+
+
+def test_arguments_of_falsify_and_apr_are_understood():
+    parsed = 0
+    for command in commands():
+        words = shlex.split(command)
+        if words[0] == "nox":
+            words = ["falsify", "run", *words[words.index("--") + 1 :]] if "--" in words else ["falsify", "run"]
+        if words[0] in {"falsify", "apr"}:
+            parse(typer.main.get_command(app if words[0] == "falsify" else apr), words)
+            parsed += 1
+    assert parsed > 5
+
+
+def parse(program, words):
+    assert words[1] in program.commands, words
+    values = program.commands[words[1]].make_context(words[1], words[2:]).params
+    load_catalogue().select(values.get("select") or (), values.get("section") or ())
+
+
+def falsify(*words, cwd):
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "conformance", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def trial(directory, *words):
+    """The run directory of a small trial that ended in order."""
+    done = falsify("run", *words, cwd=directory)
+    assert done.returncode in {0, 1, 3}, done.stdout + done.stderr
+    return (directory / "falsify-run" / "latest").resolve()
+
+
+def test_falsify_engines(tmp_path):
+    done = falsify("engines", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("reference\t")
+
+
+def test_falsify_smoke(tmp_path):
+    done = falsify("smoke", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+def test_falsify_smoke_of_the_example(tmp_path):
+    shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
+    done = falsify("smoke", "--engine", "docs/examples/minimal.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "ok    offers file: file.open: file_not_found" in done.stdout
+
+
+def test_falsify_smoke_of_an_engine_of_ones_own(tmp_path):
+    shutil.copyfile(ROOT / "docs" / "examples" / "minimal.toml", tmp_path / "my-engine.toml")
+    shutil.copyfile(ROOT / "docs" / "examples" / "minimal_driver.py", tmp_path / "minimal_driver.py")
+    assert falsify("smoke", "--engine", "my-engine.toml", cwd=tmp_path).returncode == 0
+    (tmp_path / "minimal_driver.py").unlink()
+    missing = falsify("smoke", "--engine", "my-engine.toml", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "FAIL  starts and initialises" in missing.stdout
+
+
+@pytest.mark.slow
+def test_falsify_run_of_one_row_leaves_a_record_that_the_shown_code_reads(tmp_path):
+    trial(tmp_path, "-k", "F-MEM-029")
+    [shown] = [
+        text for language, text in FENCE.findall((ROOT / "docs" / "record.md").read_text()) if language == "python"
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", shown],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert "'CORROBORATED':" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_generating_commands_mend_what_is_stale(tmp_path):
+    for name in ("conformance", "docs"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
+    for name in ("README.md", "CONTRIBUTING.md"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    (tmp_path / "docs" / "checks.md").unlink()
+    (tmp_path / "README.md").write_text(README.read_text().replace("It is not a pass.", "It is a pass."))
+    (tmp_path / "docs" / "schemas" / "record.json").write_text("{}")
+
+    told = python_m("conformance.documentation", cwd=tmp_path)
+    python_m("conformance.protocol.schemas", "docs/schemas", cwd=tmp_path)
+
+    assert told.split() == ["README.md", "docs/checks.md"]
+    for name in ("README.md", "docs/checks.md", "docs/schemas/record.json", "docs/schemas/protocol.json"):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+
+
+def python_m(*words, cwd):
+    environment = os.environ | {"PYTHONPATH": str(cwd)}
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
