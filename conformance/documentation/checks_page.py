@@ -30,13 +30,13 @@ def checks_page(catalogue: Catalogue, thresholds: Thresholds) -> str:
 
 def _overview(catalogue: Catalogue) -> str:
     lines = [_counted(section, catalogue) for section in catalogue.sections]
-    return table(["section", "`--section`", "rows", "written", "need a GPU", "timed"], lines)
+    return table(["section", "`--section`", "rows", "written", "need a GPU", "run alone"], lines)
 
 
 def _counted(section: Section, catalogue: Catalogue) -> list[str]:
     rows = [row for row in catalogue.rows if row.section == section.key]
     title = f"{section.numeral}. {section.title}"
-    flags = ([row.written for row in rows], [row.needs_cuda for row in rows], [row.timed for row in rows])
+    flags = ([row.written for row in rows], [row.needs_cuda for row in rows], [row.alone for row in rows])
     return [title, code(section.key), str(len(rows)), *(str(sum(flag)) for flag in flags)]
 
 
@@ -53,10 +53,10 @@ def _row(row: Row, limits: dict[str, Limit]) -> str:
 
 def _facts(row: Row) -> str:
     gpu = "needs a GPU" if row.needs_cuda else "needs no GPU"
-    timed = "timed, alone on the machine" if row.timed else "untimed"
+    alone = "; runs alone, after everything else" if row.alone else ""
     written = f"check {code(row.function)}" if row.written else "**not written yet: UNTESTED**"
     softer = "a failure is a WARNING" if row.severity == "WARNING" else "a failure is FALSIFIED"
-    return f"{written}; {gpu}; {timed}; {softer}."
+    return f"{written}; {gpu}{alone}; {softer}."
 
 
 def _observed(row: Row) -> str:

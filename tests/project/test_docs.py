@@ -64,6 +64,10 @@ RUN_ELSEWHERE = {
     "ruff check .": "`nox -s lint`",
     "ruff format --check .": "`nox -s lint`",
     "mypy": "`nox -s types`",
+    "python -m conformance.corpus.fixture.train --out RUN": "minutes on a GPU; tests/corpus/test_fixture_training.py",
+    "python -m conformance.corpus.fixture.freeze RUN": "after training; tests/corpus/test_fixture_training.py",
+    "python -m conformance.corpus.fixture.golden": "tests/corpus/test_fixture_model.py",
+    "python -m conformance.corpus.fixture.card": "tests/corpus/test_fixture_severity.py",
 }
 
 
@@ -343,7 +347,7 @@ def test_falsify_run_of_one_row_leaves_a_record_that_the_shown_code_reads(tmp_pa
         [sys.executable, "-c", shown],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert "'CORROBORATED':" in done.stdout
+    assert "'CORROBORATED':" in python("-c", shown, cwd=tmp_path, path=ROOT)
 
 
 @pytest.mark.slow
@@ -356,23 +360,16 @@ def test_the_generating_commands_mend_what_is_stale(tmp_path):
     (tmp_path / "README.md").write_text(README.read_text().replace("It is not a pass.", "It is a pass."))
     (tmp_path / "docs" / "schemas" / "record.json").write_text("{}")
 
-    told = python_m("conformance.documentation", cwd=tmp_path)
-    python_m("conformance.protocol.schemas", "docs/schemas", cwd=tmp_path)
+    told = python("-m", "conformance.documentation", cwd=tmp_path, path=tmp_path)
+    python("-m", "conformance.protocol.schemas", "docs/schemas", cwd=tmp_path, path=tmp_path)
 
     assert told.split() == ["README.md", "docs/checks.md"]
     for name in ("README.md", "docs/checks.md", "docs/schemas/record.json", "docs/schemas/protocol.json"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
 
-def python_m(*words, cwd):
-    environment = os.environ | {"PYTHONPATH": str(cwd)}
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+def python(*words, cwd, path):
+    environment = os.environ | {"PYTHONPATH": str(path)}
+    command = [sys.executable, *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
