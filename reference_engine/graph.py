@@ -88,7 +88,8 @@ class StepGraphs:
             # An empty graph is worth a warning to others; here it is what is left of a failed step.
             warnings.simplefilter("ignore")
             graph.capture_end()
-        # Where the end failed early, the allocator still believes in the recording and would refuse to trim.
+        # In torch 2.11 a failed end leaves the allocator recording, and trimming it then is an internal error
+        # (pytorch/pytorch#180395); later versions refuse this call, because nothing is recorded any more.
         with suppress(RuntimeError):
             torch._C._cuda_endAllocateToPool(self.device.index, self._pool)  # noqa: SLF001 - nothing public
             torch._C._cuda_releasePool(self.device.index, self._pool)  # noqa: SLF001
