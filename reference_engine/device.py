@@ -123,17 +123,24 @@ class Device:
             yield
         except torch.OutOfMemoryError as error:
             self.trim()
-            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self.memory()[0]) from None
+            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self._left()) from None
         except torch.AcceleratorError as error:
             if "out of memory" in str(error):
                 # The driver's own: a kernel's code, a workspace or a graph found no room beside the allocator's.
                 self.trim()
-                raise OutOfDeviceMemory(str(self.torch), asked or 0, self.memory()[0]) from None
+                raise OutOfDeviceMemory(str(self.torch), asked or 0, self._left()) from None
             raise DeviceFailed(str(self.torch), str(error).partition("\n")[0]) from None
         except RuntimeError as error:
             if "DefaultCPUAllocator" not in str(error):
                 raise
-            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self.memory()[0]) from None
+            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self._left()) from None
+
+    def _left(self) -> int:
+        """Free bytes for an error's text; 0 where there is not even room for a context to ask in."""
+        try:
+            return self.memory()[0]
+        except torch.AcceleratorError:
+            return 0
 
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done."""
