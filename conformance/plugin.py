@@ -93,7 +93,7 @@ class TrialPlugin:
             broken = self._witness(stand, error)
         self._kept += stand.kept
         result = self._result(stand, broken, time.monotonic() - began)
-        shutil.rmtree(self.plan.directory / "work" / stand.row.id, ignore_errors=True)
+        shutil.rmtree(self.plan.directory / "exchange" / stand.row.id, ignore_errors=True)
         pyfuncitem.user_properties.append((PROPERTY, _encode(result)))
         return True
 

@@ -32,13 +32,13 @@ def required(stand: Stand, table: str) -> CommandTable:
 
 def workshop(stand: Stand) -> Workshop:
     """The workshop of this trial."""
-    return Workshop(stand.manifest, stand.plan.directory / "work" / "workshop")
+    return Workshop(stand.manifest, stand.plan.directory / "exchange" / "workshop")
 
 
 def installed(stand: Stand) -> Installed:
     """The engine as built and installed once in this trial."""
     required(stand, "build")
-    return _installed(stand.plan.engine, stand.plan.directory / "work" / "workshop")
+    return _installed(stand.plan.engine, stand.plan.directory / "exchange" / "workshop")
 
 
 @cache

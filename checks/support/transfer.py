@@ -38,7 +38,7 @@ def round_trip(stand: Stand, payloads: Mapping[str, Payload], *, pinned: bool = 
         handles = stand.engine.call("storage.upload", Upload(device.handle, [*sent.values(), ballast], pinned)).handles
         held = witness_memory(stand) - before
         for tensor in (*sent.values(), ballast):
-            _overwrite(stand.plan.directory / "work" / tensor.path)
+            _overwrite(stand.plan.directory / "exchange" / tensor.path)
         for (name, payload), handle in zip(payloads.items(), handles, strict=False):
             _compare(stand, name, payload, handle)
         total = ballast_bytes + sum(len(payload.data) for payload in payloads.values())

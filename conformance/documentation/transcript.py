@@ -19,7 +19,7 @@ _SECONDS = 60
 def transcript(root: Path) -> str:
     """Requests and answers in turn, as a code block."""
     asked = [
-        _request(1, "initialize", Initialize(run_dir="/runs/7/work", threads=1)),
+        _request(1, "initialize", Initialize(run_dir="/runs/7/exchange", threads=1)),
         _request(2, "ping", Ping("☕")),
         _request(3, "file.open", FileOpen("missing.safetensors")),
         _request(4, "file.burn", FileOpen("missing.safetensors")),

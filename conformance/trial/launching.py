@@ -28,12 +28,12 @@ def engine_environment(extra: dict[str, str]) -> dict[str, str]:
 
 
 def launch_of(manifest: LoadedManifest, plan: Plan, *, threads: int = 1, python: str = sys.executable) -> Launch:
-    """The launch of an engine for a trial; its tensors go to `work/` of the run directory.
+    """The launch of an engine for a trial; its tensors go to `exchange/` of the run directory.
 
     Raises:
         BrokenManifest: the manifest has no driver.
     """
-    return launch_in(manifest, plan.directory / "work", seed=plan.seed, threads=threads, python=python)
+    return launch_in(manifest, plan.directory / "exchange", seed=plan.seed, threads=threads, python=python)
 
 
 def launch_in(

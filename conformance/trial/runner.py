@@ -116,7 +116,7 @@ def run_trial(ready: Ready, workers: int, listener: Listener) -> Trial:
             except KeyboardInterrupt:
                 ended = "interrupted"
         record = recorder.finish(ended, lambda row_id: _absent(row_id, ready.absent, ended))
-    shutil.rmtree(directory / "work", ignore_errors=True)
+    shutil.rmtree(directory / "exchange", ignore_errors=True)
     return Trial(directory, record)
 
 

@@ -71,7 +71,7 @@ class Stand:
     @cached_property
     def directory(self) -> Path:
         """A scratch directory of this row's own inside the run directory; removed after the row."""
-        path = self.plan.directory / "work" / self.row.id
+        path = self.plan.directory / "exchange" / self.row.id
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -180,8 +180,8 @@ class Stand:
 
     def read_bytes(self, data: TensorData) -> bytes:
         """The bytes of a tensor that the engine wrote, checked against its stated length and hash."""
-        return bytes(read_tensor(self.plan.directory / "work", data))
+        return bytes(read_tensor(self.plan.directory / "exchange", data))
 
     def read_tensor(self, data: TensorData) -> np.ndarray[Any, np.dtype[Any]]:
         """The same as an array of the stated shape; BF16 comes as its uint16 bits."""
-        return to_numpy(data, read_tensor(self.plan.directory / "work", data))
+        return to_numpy(data, read_tensor(self.plan.directory / "exchange", data))
