@@ -130,6 +130,13 @@ def _wrong_shape(stand: Stand, case: str) -> tuple[Path, list[str]]:
     return target, [name]
 
 
+def _uneven_heads(config: dict[str, object]) -> None:
+    """As many KV heads as cannot divide the query heads."""
+    heads = config["num_attention_heads"]
+    assert isinstance(heads, int)
+    config["num_key_value_heads"] = heads - 1 if heads > 2 else heads + 1
+
+
 def _empty_directory(stand: Stand, case: str) -> tuple[Path, list[str]]:
     target = stand.directory / case
     target.mkdir()
@@ -144,7 +151,7 @@ _BROKEN: dict[str, Callable[[Stand, str], tuple[Path, list[str]]]] = {
     "config-not-json": _config_not_json,
     "config-hidden-size-float": _config(lambda c: c.update(hidden_size=64.5), "hidden_size"),
     "config-heads-zero": _config(lambda c: c.update(num_attention_heads=0), "num_attention_heads"),
-    "config-kv-heads-uneven": _config(lambda c: c.update(num_key_value_heads=3), "num_key_value_heads"),
+    "config-kv-heads-uneven": _config(_uneven_heads, "num_key_value_heads"),
     "config-other-family": _config(lambda c: c.update(architectures=["MambaForCausalLM"], model_type="mamba"), "amba"),
     "config-layers-beyond": _config(lambda c: c.update(num_hidden_layers=99), "model.layers."),
     "missing-tensor": _missing_tensor,

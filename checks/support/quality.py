@@ -180,3 +180,8 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def missing_words(case: GoldenCase, text: str) -> list[str]:
     """Words that the golden answer holds by demand and this text lacks, as whole words."""
     return [word for word in (case.expect.contains if case.expect else ()) if not has_word(text, word)]
+
+
+def whole_text(case: GoldenCase, text: str) -> str:
+    """The text without a character that the length limit cut in two: whether to show its ruin is a matter of taste."""
+    return text if case.stop_id is not None else text.rstrip("\ufffd")
