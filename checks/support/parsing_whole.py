@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from checks.support.parsing import Hunter, prober_of, try_each
 from checks.support.tensors import write_safetensors
-from conformance.corpus.safetensors.builder import NOT_TOLD, Contents
 from conformance.corpus.safetensors.classes import Case, CorpusClass, RandomSource, Source, plain, with_metadata
 from conformance.corpus.safetensors.findings import judge, judge_file
 from conformance.corpus.safetensors.heavy import HEAVY, HeavyFile
 from conformance.corpus.safetensors.hunt import Failure
-from conformance.corpus.safetensors.oracle import first_difference, official
+from conformance.corpus.safetensors.oracle import first_difference, official, without_ranges
 from conformance.corpus.safetensors.probe import Outcome, Status
 from conformance.corpus.safetensors.rules import Demand, Rule
 from conformance.protocol.failures import DriverDied, EngineRefused
@@ -40,7 +38,7 @@ class AgainstOfficial:
         answer = official(data)
         if outcome.status is Status.ACCEPTED and outcome.contents is not None and answer.contents is not None:
             self.compared += 1
-            if found := first_difference(answer.contents, _without_ranges(outcome.contents)):
+            if found := first_difference(answer.contents, without_ranges(outcome.contents)):
                 self.differences.append(found)
         return outcome
 
@@ -51,14 +49,8 @@ class AgainstOfficial:
         stand.measured("compared", self.compared, "files")
 
 
-def _without_ranges(contents: Contents) -> Contents:
-    """The official library tells no ranges."""
-    tensors = {name: replace(tensor, begin=NOT_TOLD) for name, tensor in contents.tensors.items()}
-    return replace(contents, tensors=tensors)
-
-
 def observe_heavy(stand: Stand) -> None:
-    """Observe `heavy/<name>` for the row's files that are too big for memory: the cheap ones unless it is a long run."""
+    """Observe `heavy/<name>` for the row's files that are too big for memory: all in a long run, else the cheap."""
     for heavy in HEAVY:
         if heavy.row != stand.row.id or (heavy.disk_bytes > _CHEAP_BYTES and stand.plan.profile != "long"):
             continue
