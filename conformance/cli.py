@@ -1,4 +1,4 @@
-"""The command line: `falsify run`, `falsify smoke`, `falsify engines`, `falsify golden`, `falsify corpus`."""
+"""The command line: `falsify run`, `smoke`, `engines`, `corpus export` and `replay`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ app = typer.Typer(
     help="Put a GPU inference engine on trial: 100 severe tests, one record, one scorecard.\n\n"
     "Exit codes: 0 gate open, 1 falsified, 2 usage, 3 undecided or untested, 4 the harness itself failed.",
 )
+
+corpus = typer.Typer(no_args_is_help=True, help="The corpus of SafeTensors files.")
+app.add_typer(corpus, name="corpus")
 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="A shipped engine (`falsify engines`) or a manifest's path.")
@@ -115,6 +118,43 @@ def engines() -> None:
         typer.echo(f"{name}\t{load_manifest(name).path}")
 
 
+@corpus.command()
+def export(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
+    seed: Annotated[int, typer.Option(min=0, help="Which examples; the same seed writes the same files.")] = 0,
+) -> None:
+    """Write the corpus as files with verdicts.json, for engines in any language and without Python."""
+    from conformance.corpus.safetensors.export import export as export_corpus  # noqa: PLC0415
+
+    verdicts = _or_usage(lambda: export_corpus(directory, seed))
+    typer.echo(f"{len(verdicts.files)} files, {len(verdicts.controls)} valid ones beside them: {directory}")
+
+
+@app.command()
+def replay(
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", exists=True, help="Kept counter-examples, or directories of them.")
+    ],
+    engine: EngineOption = "reference",
+) -> None:
+    """Put kept counter-examples to an engine again: FIXED, FAILED, or ERROR where nothing could be replayed.
+
+    Exit codes: 0 all fixed, 1 one failed, 4 one could not be replayed.
+    """
+    from conformance.corpus.safetensors.replay import Answer, replay_all  # noqa: PLC0415
+    from conformance.manifest import load_manifest  # noqa: PLC0415
+
+    manifest = _or_usage(lambda: load_manifest(engine))
+    replayed = _or_usage(lambda: replay_all(paths, manifest))
+    for one in replayed:
+        typer.echo(f"{one.answer:6} {one.path}  {one.detail}")
+    answers = {one.answer for one in replayed}
+    if not answers:
+        _usage("no kept counter-example lies there")
+    code = ExitCode.HARNESS if Answer.ERROR in answers else ExitCode.OPEN
+    raise typer.Exit(int(ExitCode.FALSIFIED if Answer.FAILED in answers else code))
+
+
 def _seed(text: str) -> int:
     if text == "random":
         return secrets.randbits(32)
@@ -136,6 +176,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     from conformance.catalogue import UnknownSelector  # noqa: PLC0415
     from conformance.corpus.cache import ContentChanged  # noqa: PLC0415
     from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
+    from conformance.corpus.safetensors.export import NotEmpty  # noqa: PLC0415
     from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
     from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
@@ -146,6 +187,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
         return action()
     except (
         UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
+        NotEmpty,
     ) as error:  # fmt: skip
         _usage(str(error))
     except OSError as error:

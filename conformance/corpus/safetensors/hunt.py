@@ -93,6 +93,11 @@ class Hunt:
     failure: Failure | None = None
 
 
+def _any(failure: Failure) -> bool:
+    del failure
+    return True
+
+
 class _Enough(BaseException):
     """Enough distinct examples were judged; passes through Hypothesis as an interrupt does."""
 
@@ -113,6 +118,7 @@ class _Trial:
     judge_file: Callable[[bytes], Outcome]
     examples: int
     budget: Budget
+    counts: Callable[[Failure], bool]
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     failures: dict[str, Failure | None] = field(default_factory=dict)
     ran: int = 0
@@ -150,6 +156,10 @@ class _Trial:
             self.failed_at = time.monotonic()
 
     def _judged(self, case: Case, control: Outcome) -> Failure | None:
+        failure = self._failure_of(case, control)
+        return failure if failure is not None and self.counts(failure) else None
+
+    def _failure_of(self, case: Case, control: Outcome) -> Failure | None:
         if finding := judge_control(case, control):
             return Failure(finding, case, control, of_control=True)
         outcome = self._outcome(case.data)
@@ -184,6 +194,7 @@ def hunt(
     examples: int = DEFAULT_EXAMPLES,
     seed: int = 0,
     budget: Budget | None = None,
+    counts: Callable[[Failure], bool] = _any,
 ) -> Hunt:
     """Try `examples` distinct files of a class, each after its control, and shrink the first that goes wrong.
 
@@ -193,12 +204,13 @@ def hunt(
         examples: How many distinct cases must be judged; fewer only where Hypothesis finds no more.
         seed: Makes the choices repeatable.
         budget: What shrinking may cost; past it, files not yet seen count as right.
+        counts: Which failures are looked for; the others are passed over, so that a mild one hides no grave one.
 
     Raises:
         Exception: Whatever `judge_file` raises; it is not taken for a finding.
     """
     started = time.monotonic()
-    trial = _Trial(corpus_class, judge_file, examples, budget or Budget())
+    trial = _Trial(corpus_class, judge_file, examples, budget or Budget(), counts)
     smallest = _smallest_failure(trial, seed)
     return Hunt(
         corpus_class.name,
