@@ -20,14 +20,16 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from reference_engine.errors import InvalidArgument, InvalidModel
-from reference_engine.files import read_json, read_small
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from reference_engine.files import SideFiles
     from reference_engine.tokenizer import Tokenizer
 
+TEMPLATE = "chat_template.jinja"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
 MAX_PRODUCT = 1 << 20
@@ -90,19 +92,19 @@ class ChatTemplate:
             raise InvalidModel(path, f"the chat template does not compile: {error}") from None
 
     @classmethod
-    def find(cls, directory: Path) -> ChatTemplate | None:
-        """The template of a checkpoint directory: chat_template.jinja, else tokenizer_config.json; or None."""
-        path = directory / "tokenizer_config.json"
-        config = read_json(path) if path.exists() else {}
+    def find(cls, files: SideFiles) -> ChatTemplate | None:
+        """The template of a checkpoint: chat_template.jinja, else tokenizer_config.json; or None."""
+        name = TOKENIZER_CONFIG
+        config = files.read_json(name) if name in files else {}
         source = _named_template(config.get("chat_template"))
-        if (directory / "chat_template.jinja").exists():
-            path = directory / "chat_template.jinja"
-            source = read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+        if TEMPLATE in files:
+            name = TEMPLATE
+            source = files.read(name, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
         if source is None:
             return None
         if len(source) > MAX_TEMPLATE_BYTES:
-            raise InvalidModel(str(path), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
-        return cls(str(path), source, _token_variables(config))
+            raise InvalidModel(files.where(name), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
+        return cls(files.where(name), source, _token_variables(config))
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt text of a conversation, ending where the assistant is to speak.

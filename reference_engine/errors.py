@@ -73,14 +73,15 @@ class ReadFailed(EngineError):
 
 @dataclass(eq=False)
 class InvalidFile(EngineError):
-    """The file breaks a rule of the SafeTensors format."""
+    """The file breaks a rule of its format: SafeTensors, GGUF or APR."""
 
     path: str
     cause: str
+    format: str = "SafeTensors"
     exit_code: ClassVar[int] = 4
 
     def _message(self) -> str:
-        return f"not a valid SafeTensors file: {self.path}: {self.cause}; download or convert it again"
+        return f"not a valid {self.format} file: {self.path}: {self.cause}; download or convert it again"
 
 
 @dataclass(eq=False)

@@ -74,7 +74,7 @@ class SafeTensorsCudaModel:
         """Load a checkpoint onto a device; configuration and tensors are checked before anything is allocated.
 
         Args:
-            path: A checkpoint directory, its `.safetensors` file, or its index.
+            path: A checkpoint directory, its `.safetensors` file or index, a GGUF or an APR file.
             device: An open device.
             dtype: F32, F16 or BF16 to compute in; None keeps the file's.
             graphs: Decode through CUDA graphs; None does so on a GPU.
@@ -88,7 +88,7 @@ class SafeTensorsCudaModel:
         if dtype not in {None, "F32", "F16", "BF16"}:
             raise InvalidArgument("dtype", f"{dtype!r} is none of F32, F16 and BF16")
         with Checkpoint(path) as checkpoint:
-            config = read_config(checkpoint.directory)
+            config = read_config(checkpoint.side_files)
             return cls(config, load_weights(checkpoint, config, device, dtype), device, decoder)
 
     @property
