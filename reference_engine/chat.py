@@ -20,6 +20,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from reference_engine.errors import InvalidArgument, InvalidModel
+from reference_engine.files import TEMPLATE, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from reference_engine.files import SideFiles
     from reference_engine.tokenizer import Tokenizer
 
-TEMPLATE = "chat_template.jinja"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
 MAX_PRODUCT = 1 << 20
@@ -94,17 +93,11 @@ class ChatTemplate:
     @classmethod
     def find(cls, files: SideFiles) -> ChatTemplate | None:
         """The template of a checkpoint: chat_template.jinja, else tokenizer_config.json; or None."""
-        name = TOKENIZER_CONFIG
-        config = files.read_json(name) if name in files else {}
-        source = _named_template(config.get("chat_template"))
-        if TEMPLATE in files:
-            name = TEMPLATE
-            source = files.read(name, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
-        if source is None:
+        found = template_source(files)
+        if found is None:
             return None
-        if len(source) > MAX_TEMPLATE_BYTES:
-            raise InvalidModel(files.where(name), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
-        return cls(files.where(name), source, _token_variables(config))
+        config = files.read_json(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+        return cls(*found, _token_variables(config))
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt text of a conversation, ending where the assistant is to speak.
@@ -220,6 +213,20 @@ def _replace(text: str, table: dict[str, str]) -> str:
     for old, new in table.items():
         text = text.replace(old, new)
     return text
+
+
+def template_source(files: SideFiles) -> tuple[str, str] | None:
+    """Where a checkpoint's chat template stands and its source: chat_template.jinja, else tokenizer_config.json."""
+    name = TOKENIZER_CONFIG
+    source = _named_template(files.read_json(name).get("chat_template")) if name in files else None
+    if TEMPLATE in files:
+        name = TEMPLATE
+        source = files.read(name, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+    if source is None:
+        return None
+    if len(source) > MAX_TEMPLATE_BYTES:
+        raise InvalidModel(files.where(name), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
+    return files.where(name), source
 
 
 def _named_template(value: Any) -> str | None:

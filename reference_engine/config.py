@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reference_engine.errors import InvalidModel, quote
+from reference_engine.files import CONFIG, GENERATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from reference_engine.files import SideFiles
 
-CONFIG = "config.json"
-GENERATION = "generation_config.json"
 QWEN2 = "Qwen2ForCausalLM"
 LLAMA = "LlamaForCausalLM"
 DEFAULT_ROPE_THETA = 10_000.0

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self
 from reference_engine.chat import ChatTemplate, Rendered
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.errors import InvalidArgument
+from reference_engine.files import TOKENIZER
 from reference_engine.generate import GenerationRequest, generate
 from reference_engine.model import SafeTensorsCudaModel
-from reference_engine.tokenizer import TOKENIZER, Tokenizer
+from reference_engine.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +77,7 @@ class Engine:
         with Checkpoint(path) as checkpoint:
             template = ChatTemplate.find(checkpoint.side_files)
             tokenizer = Tokenizer(checkpoint.side_files) if TOKENIZER in checkpoint.side_files else None
-            model = SafeTensorsCudaModel.from_checkpoint(checkpoint, device, dtype)
+            model = SafeTensorsCudaModel.from_safetensors(checkpoint, device, dtype)
         return cls(model, tokenizer, template, time.perf_counter() - started)
 
     def require_tokenizer(self) -> Tokenizer:

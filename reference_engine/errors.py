@@ -72,6 +72,18 @@ class ReadFailed(EngineError):
 
 
 @dataclass(eq=False)
+class WriteFailed(EngineError):
+    """The operating system could not write the file."""
+
+    path: str
+    cause: str
+    exit_code: ClassVar[int] = 7
+
+    def _message(self) -> str:
+        return f"cannot write {self.path}: {self.cause}"
+
+
+@dataclass(eq=False)
 class InvalidFile(EngineError):
     """The file breaks a rule of its format: SafeTensors, GGUF or APR."""
 

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 READ_BYTES = 1 << 30
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
 MAX_JSON_BYTES = 64 << 20
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from reference_engine.checkpoint import Located
     from reference_engine.device import Device
-    from reference_engine.files import SafeTensorsFile
+    from reference_engine.files import TensorFile
 
 READERS = 8
 
@@ -68,7 +68,7 @@ def require_weight_dtype(name: str, located: Located) -> None:
 class Chunk(NamedTuple):
     """A stretch of a file no longer than a slab, and the device bytes that its parts belong to."""
 
-    file: SafeTensorsFile
+    file: TensorFile
     offset: int
     length: int
     parts: list[tuple[torch.Tensor, int]]

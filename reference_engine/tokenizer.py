@@ -8,13 +8,13 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import DecodeStream
 
 from reference_engine.errors import InvalidArgument, InvalidModel
+from reference_engine.files import TOKENIZER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from reference_engine.files import SideFiles
 
-TOKENIZER = "tokenizer.json"
 MAX_TOKENIZER_BYTES = 256 << 20
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
