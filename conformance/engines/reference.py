@@ -12,8 +12,7 @@ from conformance.engines.reference_devices import DeviceMethods, type_name
 from conformance.protocol import messages as m
 from conformance.protocol.tensors import BrokenTensor, write_tensor
 from reference_engine import errors
-from reference_engine.files import TensorFile
-from reference_engine.formats.opening import open_tensors
+from reference_engine.formats.opening import FORMATS, open_tensors
 
 if TYPE_CHECKING:
     from reference_engine.engine import Engine
@@ -77,20 +76,20 @@ class ReferenceEngine(DeviceMethods):
 
     def file_inspect(self, params: m.Handle) -> m.FileContents:
         """Entries in the header's order, and the metadata."""
-        file = self._held.get(params.handle, TensorFile)
+        file = self._held.get(params.handle, *FORMATS)
         entries = [m.TensorEntry(t.name, t.dtype, list(t.shape), t.begin, t.end) for t in file.tensors.values()]
         return m.FileContents(entries, file.metadata)
 
     def file_read(self, params: m.FileRead) -> m.TensorData:
         """One tensor's bytes."""
-        file = self._held.get(params.handle, TensorFile)
+        file = self._held.get(params.handle, *FORMATS)
         payload = file.read(params.tensor)
         entry = file.tensors[params.tensor]
         return write_tensor(self._run_dir, entry.dtype, entry.shape, payload)
 
     def file_close(self, params: m.Handle) -> None:
         """Close the file."""
-        self._held.take(params.handle, TensorFile).close()
+        self._held.take(params.handle, *FORMATS).close()
 
     # --- models -------------------------------------------------------------------------------------------
 

@@ -115,7 +115,7 @@ class _Walk:
             self.fail(f"array {quote(key)} has element type {kind}, which is unknown or nested")
         width = struct.calcsize(SCALARS[kind])
         begin = self.claim(count * width, f"array {quote(key)}")
-        return memoryview(bytes(self.data[begin : self.at])).cast(SCALARS[kind])
+        return memoryview(bytes(self.data[begin : self.at])).cast(SCALARS[kind])  # type: ignore[call-overload]
 
     def tensor(self) -> GgufTensor:
         name = self.string("a tensor's name")

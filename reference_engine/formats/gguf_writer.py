@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+from gguf import GGMLQuantizationType, GGUFWriter
+
 from reference_engine.errors import InvalidModel, UnsupportedDtype, quote
 from reference_engine.formats.gguf_names import gguf_name, reordered_heads
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import numpy as np
-    import numpy.typing as npt
-    from gguf import GGUFWriter
 
     from reference_engine.checkpoint import Checkpoint, Located
     from reference_engine.config import ModelConfig
@@ -32,8 +32,6 @@ def write_gguf(path: Path, checkpoint: Checkpoint, described: Described) -> None
         InvalidModel: GGUF has no name for a tensor, or no keys for that many stop ids.
         OSError: The file cannot be written.
     """
-    from gguf import GGUFWriter
-
     names = {name: _name(checkpoint, name) for name in checkpoint.tensors}
     writer = GGUFWriter(path, described.family)
     try:
@@ -98,9 +96,6 @@ def _add_tokenizer(writer: GGUFWriter, described: Described, path: str) -> None:
 
 
 def _add_info(writer: GGUFWriter, name: str, located: Located) -> None:
-    import numpy as np
-    from gguf import GGMLQuantizationType
-
     entry = located.entry
     kind = GGMLQuantizationType["F32" if len(entry.shape) == 1 else entry.dtype]
     width = np.dtype(NUMPY_DTYPES[kind.name])
@@ -108,8 +103,6 @@ def _add_info(writer: GGUFWriter, name: str, located: Located) -> None:
 
 
 def _values(located: Located, described: Described) -> npt.NDArray[Any]:
-    import numpy as np
-
     file, entry = located
     values = np.empty(entry.shape, NUMPY_DTYPES[entry.dtype])
     file.read_into(file.data_start + entry.begin, values.reshape(-1).view(np.uint8).data)
@@ -122,8 +115,6 @@ def _values(located: Located, described: Described) -> npt.NDArray[Any]:
 
 
 def _as_f32(values: npt.NDArray[Any], dtype: str) -> npt.NDArray[np.float32]:
-    import numpy as np
-
     if dtype == "BF16":
         return (values.astype(np.uint32) << 16).view(np.float32)
     return values.astype(np.float32)

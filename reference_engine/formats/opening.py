@@ -13,6 +13,7 @@ from reference_engine.formats.gguf_file import GgufFile
 if TYPE_CHECKING:
     from pathlib import Path
 
+FORMATS = (SafeTensorsFile, GgufFile, AprFile)
 SNIFFED_BYTES = 8
 APR_MAGICS = (b"APR\0", b"APR1", b"APR2", b"APRN")
 
