@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from reference_engine.errors import FileNotFound, InvalidModel, MissingTensor, PermissionDenied, quote
 from reference_engine.files import SafeTensorsFile, SideFiles, TensorFile, read_json
@@ -17,7 +18,8 @@ SINGLE_FILE = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
-class Located(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Located:
     """A tensor's entry and the open file that holds its bytes."""
 
     file: TensorFile

@@ -100,7 +100,7 @@ class _Summed:
 
 
 def _copy(located: Located, target: _Summed) -> None:
-    file, entry = located
+    file, entry = located.file, located.entry
     for begin in range(entry.begin, entry.end, COPY_BYTES):
         part = bytearray(min(COPY_BYTES, entry.end - begin))
         file.read_into(file.data_start + begin, memoryview(part))

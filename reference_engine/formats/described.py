@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from reference_engine.chat import template_source
 from reference_engine.config import LLAMA, ModelConfig, read_config
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from reference_engine.checkpoint import Checkpoint
 
 
-class Described(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Described:
     """Configuration, and where there are any, vocabulary and chat template."""
 
     config: ModelConfig

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from reference_engine.errors import InvalidFile, quote
@@ -36,7 +37,8 @@ class GgufTensor(NamedTuple):
     offset: int
 
 
-class GgufHeader(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
     """Pairs by key, tensors in the file's order, the alignment, and where the data starts."""
 
     fields: dict[str, Any]

@@ -103,7 +103,7 @@ def _add_info(writer: GGUFWriter, name: str, located: Located) -> None:
 
 
 def _values(located: Located, described: Described) -> npt.NDArray[Any]:
-    file, entry = located
+    file, entry = located.file, located.entry
     values = np.empty(entry.shape, NUMPY_DTYPES[entry.dtype])
     file.read_into(file.data_start + entry.begin, values.reshape(-1).view(np.uint8).data)
     config = described.config
