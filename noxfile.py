@@ -34,14 +34,14 @@ def run_and_exit(session: nox.Session, *command: str) -> None:
 @nox.session
 def falsify(session: nox.Session) -> None:
     """Put an engine on trial: `nox -s falsify -- --engine reference -k f_mem` (arguments of `falsify run`)."""
-    install(session, "--editable", ".", "setuptools", "wheel", "ruff")
+    install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
     run_and_exit(session, "falsify", "run", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
-    install(session, "--editable", ".[golden]", *TEST_TOOLS, *TOOLS)
+    install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS)
     session.run("python", "-m", "pytest", *session.posargs)
 
 

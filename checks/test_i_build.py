@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from checks.support.building import built_engine, installed, required, resolved_roles, workshop
-from checks.support.planting import plant_broken_test, plant_lint_violation
+from checks.support.documentation import documented_items, engine_packages, public_items, require_tool, warnings_in
+from checks.support.planting import plant_broken_import, plant_broken_test, plant_lint_violation
 from checks.support.quality import first_golden, loaded_model
 from checks.support.tensors import bits_of, write_safetensors
 from conformance.probes.nvml import gpus
@@ -117,3 +118,22 @@ def test_f_build_009(stand: Stand) -> None:
     broken = shop.export("lint-broken")
     plant_lint_violation(stand, broken)
     stand.equal("control_fails", expected=False, observed=shop.run(table, broken).ok)
+
+
+def test_f_build_010(stand: Stand) -> None:
+    table = required(stand, "docs")
+    require_tool(table)
+    packages = engine_packages(stand)
+    shop, site = workshop(stand), stand.directory / "site"
+    copy = shop.export("docs")
+    built = shop.run(table, copy, out=str(site))
+    stand.equal("builds", expected=0, observed=built.status, note=built.told)
+    stand.equal("warnings", expected=[], observed=warnings_in(built.output))
+    wanted = public_items(copy, packages)
+    stand.measured("public_items", len(wanted), "items")
+    absent = sorted(set(wanted) - documented_items(site))
+    stand.equal("absent_from_pages", expected=[], observed=absent)
+    broken = shop.export("docs-broken")
+    plant_broken_import(stand, broken, packages)
+    spoilt = shop.run(table, broken, out=str(stand.directory / "site-broken"))
+    stand.equal("control_fails", expected=False, observed=spoilt.ok and not warnings_in(spoilt.output))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from checks.support.checkpoints import with_eos
+from checks.support.formats import APR, GGUF, compare_with_safetensors
 from checks.support.garbage import garbage_in, loop_period
 from checks.support.quality import (
     as_messages,
     ask,
+    between,
     distance,
     first_golden,
     golden_cases,
@@ -22,7 +22,6 @@ from checks.support.quality import (
 )
 from conformance.corpus.golden_cases import has_word
 from conformance.corpus.goldens import GoldenCase, GoldenForced
-from conformance.observations import LogitsDistance
 from conformance.protocol.failures import EngineRefused
 from conformance.protocol.messages import ChatMessage, ErrorKind, Generate, Render
 from conformance.trial.stand import NotTried, Stand
@@ -179,22 +178,15 @@ def test_f_qual_075(stand: Stand) -> None:
         return
     with loaded_from(stand, stand.model_directory, device="cpu") as model:
         for case in cases:
-            stand.observe(_between(f"cpu_and_gpu/{case.name}", logits_at(stand, model, case), here[case.name]))
+            stand.observe(between(f"cpu_and_gpu/{case.name}", logits_at(stand, model, case), here[case.name]))
 
 
-def _between(name: str, cpu: np.ndarray, gpu: np.ndarray) -> LogitsDistance:
-    """The engine against itself on two processors; the margins are those of its CPU path."""
-    ordered = np.sort(cpu, axis=1)
-    norms = np.linalg.norm(cpu, axis=1) * np.linalg.norm(gpu, axis=1)
-    return LogitsDistance(
-        name=name,
-        positions=len(cpu),
-        max_abs=float(np.abs(cpu - gpu).max()),
-        min_cosine=float(((cpu * gpu).sum(axis=1) / norms).min()),
-        argmax_expected=[int(best) for best in cpu.argmax(axis=1)],
-        argmax_observed=[int(best) for best in gpu.argmax(axis=1)],
-        margins=[float(margin) for margin in ordered[:, -1] - ordered[:, -2]],
-    )
+def test_f_qual_076(stand: Stand) -> None:
+    compare_with_safetensors(stand, GGUF)
+
+
+def test_f_qual_077(stand: Stand) -> None:
+    compare_with_safetensors(stand, APR)
 
 
 def test_f_qual_078(stand: Stand) -> None:

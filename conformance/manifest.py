@@ -35,12 +35,17 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class EngineTable(_Table, frozen=True):
-    """Who the engine is; `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16."""
+    """Who the engine is.
+
+    `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16. `formats` are those it loads besides
+    SafeTensors: gguf, apr.
+    """
 
     name: str
     version: str = ""
     language: str = "python"
     precision: str = "ieee_f32"
+    formats: tuple[str, ...] = ()
     reference: bool = False
 
 

@@ -20,12 +20,13 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from reference_engine.errors import InvalidArgument, InvalidModel
-from reference_engine.files import read_json, read_small
+from reference_engine.files import TEMPLATE, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import FrameType
 
+    from reference_engine.files import SideFiles
     from reference_engine.tokenizer import Tokenizer
 
 MAX_TEMPLATE_BYTES = 1 << 20
@@ -90,19 +91,13 @@ class ChatTemplate:
             raise InvalidModel(path, f"the chat template does not compile: {error}") from None
 
     @classmethod
-    def find(cls, directory: Path) -> ChatTemplate | None:
-        """The template of a checkpoint directory: chat_template.jinja, else tokenizer_config.json; or None."""
-        path = directory / "tokenizer_config.json"
-        config = read_json(path) if path.exists() else {}
-        source = _named_template(config.get("chat_template"))
-        if (directory / "chat_template.jinja").exists():
-            path = directory / "chat_template.jinja"
-            source = read_small(path, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
-        if source is None:
+    def find(cls, files: SideFiles) -> ChatTemplate | None:
+        """The template of a checkpoint: chat_template.jinja, else tokenizer_config.json; or None."""
+        found = template_source(files)
+        if found is None:
             return None
-        if len(source) > MAX_TEMPLATE_BYTES:
-            raise InvalidModel(str(path), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
-        return cls(str(path), source, _token_variables(config))
+        config = files.read_json(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+        return cls(*found, _token_variables(config))
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt text of a conversation, ending where the assistant is to speak.
@@ -218,6 +213,20 @@ def _replace(text: str, table: dict[str, str]) -> str:
     for old, new in table.items():
         text = text.replace(old, new)
     return text
+
+
+def template_source(files: SideFiles) -> tuple[str, str] | None:
+    """Where a checkpoint's chat template stands and its source: chat_template.jinja, else tokenizer_config.json."""
+    name = TOKENIZER_CONFIG
+    source = _named_template(files.read_json(name).get("chat_template")) if name in files else None
+    if TEMPLATE in files:
+        name = TEMPLATE
+        source = files.read(name, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+    if source is None:
+        return None
+    if len(source) > MAX_TEMPLATE_BYTES:
+        raise InvalidModel(files.where(name), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
+    return files.where(name), source
 
 
 def _named_template(value: Any) -> str | None:

@@ -1,13 +1,15 @@
-"""A checkpoint on disk: one SafeTensors file, or shards named by an index, and the small files beside them."""
+"""A checkpoint on disk: one file of tensors in any format, or shards named by an index, and its small files."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from reference_engine.errors import FileNotFound, InvalidModel, MissingTensor, PermissionDenied, quote
-from reference_engine.files import SafeTensorsFile, read_json
+from reference_engine.files import SafeTensorsFile, SideFiles, TensorFile, read_json
+from reference_engine.formats.opening import open_tensors
 
 if TYPE_CHECKING:
     from reference_engine.header import TensorEntry
@@ -16,10 +18,11 @@ SINGLE_FILE = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
-class Located(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Located:
     """A tensor's entry and the open file that holds its bytes."""
 
-    file: SafeTensorsFile
+    file: TensorFile
     entry: TensorEntry
 
 
@@ -27,7 +30,7 @@ class Checkpoint:
     """All tensors of a checkpoint by name, over its open files. Closes as a context manager.
 
     Args:
-        path: A directory, a `.safetensors` file, or a `.safetensors.index.json`.
+        path: A directory, a `.safetensors.index.json`, or a file whose content is SafeTensors, GGUF or APR.
 
     Raises:
         FileNotFound: Nothing loadable at `path`, or a shard that the index names is missing.
@@ -39,6 +42,7 @@ class Checkpoint:
     def __init__(self, path: str | Path) -> None:
         self.path = weights_path(path)
         self.directory = self.path.parent
+        self.side_files = SideFiles(self.directory)
         self.tensors: dict[str, Located] = {}
         self._files = ExitStack()
         try:
@@ -49,7 +53,8 @@ class Checkpoint:
 
     def _open_files(self) -> None:
         if not self.path.name.endswith(INDEX_SUFFIX):
-            file = self._files.enter_context(SafeTensorsFile(self.path))
+            file = self._files.enter_context(open_tensors(self.path))
+            self.side_files = file.side_files
             self.tensors = {name: Located(file, entry) for name, entry in file.tensors.items()}
             return
         weight_map = _weight_map(self.path)

@@ -42,7 +42,10 @@ app = typer.Typer(
 )
 
 Source = Annotated[
-    Path, typer.Argument(help="Checkpoint directory, or a .safetensors file inside one.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Checkpoint directory, a .safetensors file inside one, or a GGUF or APR file.", show_default=False
+    ),
 ]
 Gpu = Annotated[
     bool | None,
@@ -80,7 +83,7 @@ class Session:
         self.options = options
         with Checkpoint(source) as checkpoint:
             # What is wrong with the files is told at once, before seconds are spent on importing torch.
-            read_config(checkpoint.directory)
+            read_config(checkpoint.side_files)
         self.device = _open_device(gpu)
         if options.verbose:
             _say(f"Loading SafeTensors model: {source}")
@@ -135,6 +138,21 @@ def run(
             raise InvalidArgument("prompt", "give one, or pipe it into stdin")
         text = sys.stdin.read() if prompt is None else prompt
         Session(source, gpu, options).answer([*_instruction(system), {"role": "user", "content": text}])
+
+
+@app.command()
+def convert(
+    source: Source,
+    target: Annotated[Path, typer.Argument(help="File to write; .apr or .gguf names the format.", show_default=False)],
+) -> None:
+    """Write a checkpoint as one APR or GGUF file, values unchanged.
+
+    Example: apr convert Qwen2.5-1.5B-Instruct qwen.apr
+    """
+    from reference_engine.formats.converting import convert as write
+
+    with _reported():
+        write(source, target)
 
 
 @app.command()

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from reference_engine.errors import InvalidModel, quote
-from reference_engine.files import read_json
+from reference_engine.files import CONFIG, GENERATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from reference_engine.files import SideFiles
 
 QWEN2 = "Qwen2ForCausalLM"
 LLAMA = "LlamaForCausalLM"
@@ -61,17 +62,15 @@ class ModelConfig:
         return self.architecture == QWEN2
 
 
-def read_config(directory: Path) -> ModelConfig:
-    """Read config.json and, where present, generation_config.json of a checkpoint directory.
+def read_config(files: SideFiles) -> ModelConfig:
+    """Read config.json and, where present, generation_config.json of a checkpoint.
 
     Raises:
         FileNotFound: There is no config.json.
         InvalidModel: A field is malformed, or asks for something this engine does not compute.
     """
-    path = directory / "config.json"
-    fields = _Fields(str(path), read_json(path))
-    generation_path = directory / "generation_config.json"
-    generation = _Fields(str(generation_path), read_json(generation_path) if generation_path.exists() else {})
+    fields = _Fields(files.where(CONFIG), files.read_json(CONFIG))
+    generation = _Fields(files.where(GENERATION), files.read_json(GENERATION) if GENERATION in files else {})
     architecture = _architecture(fields)
     _refuse_unsupported(fields)
     hidden = fields.count("hidden_size")

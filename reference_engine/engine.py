@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from reference_engine.chat import ChatTemplate, Rendered
-from reference_engine.checkpoint import weights_path
+from reference_engine.checkpoint import Checkpoint
 from reference_engine.errors import InvalidArgument
+from reference_engine.files import TOKENIZER
 from reference_engine.generate import GenerationRequest, generate
 from reference_engine.model import SafeTensorsCudaModel
 from reference_engine.tokenizer import Tokenizer
@@ -67,17 +68,16 @@ class Engine:
 
     @classmethod
     def load(cls, path: str | Path, device: Device, dtype: str | None = None) -> Self:
-        """Load a checkpoint directory, or the directory around a `.safetensors` file.
+        """Load a checkpoint directory, the directory around a `.safetensors` file, or a GGUF or APR file.
 
         Raises:
             EngineError: One of `reference_engine.errors`, by cause.
         """
         started = time.perf_counter()
-        directory = weights_path(path).parent
-        template = ChatTemplate.find(directory)
-        tokenizer_path = directory / "tokenizer.json"
-        tokenizer = Tokenizer(tokenizer_path) if tokenizer_path.exists() else None
-        model = SafeTensorsCudaModel.from_safetensors(path, device, dtype)
+        with Checkpoint(path) as checkpoint:
+            template = ChatTemplate.find(checkpoint.side_files)
+            tokenizer = Tokenizer(checkpoint.side_files) if TOKENIZER in checkpoint.side_files else None
+            model = SafeTensorsCudaModel.from_safetensors(checkpoint, device, dtype)
         return cls(model, tokenizer, template, time.perf_counter() - started)
 
     def require_tokenizer(self) -> Tokenizer:

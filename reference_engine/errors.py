@@ -72,15 +72,28 @@ class ReadFailed(EngineError):
 
 
 @dataclass(eq=False)
-class InvalidFile(EngineError):
-    """The file breaks a rule of the SafeTensors format."""
+class WriteFailed(EngineError):
+    """The operating system could not write the file."""
 
     path: str
     cause: str
+    exit_code: ClassVar[int] = 7
+
+    def _message(self) -> str:
+        return f"cannot write {self.path}: {self.cause}"
+
+
+@dataclass(eq=False)
+class InvalidFile(EngineError):
+    """The file breaks a rule of its format: SafeTensors, GGUF or APR."""
+
+    path: str
+    cause: str
+    format: str = "SafeTensors"
     exit_code: ClassVar[int] = 4
 
     def _message(self) -> str:
-        return f"not a valid SafeTensors file: {self.path}: {self.cause}; download or convert it again"
+        return f"not a valid {self.format} file: {self.path}: {self.cause}; download or convert it again"
 
 
 @dataclass(eq=False)

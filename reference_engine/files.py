@@ -1,4 +1,4 @@
-"""Files as untrusted input: a SafeTensors file opened once and read in bounded steps, and small JSON files.
+"""Files as untrusted input: a file of tensors opened once and read in bounded steps, and small JSON files.
 
 Bytes are read with `preadv`, never through a mapping: a file cut short after it was opened gives an error
 instead of SIGBUS, and what was read does not change when the file does.
@@ -10,7 +10,9 @@ import errno
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any, Self
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from reference_engine.errors import (
     ClosedHandle,
@@ -26,9 +28,13 @@ from reference_engine.header import LENGTH_BYTES, Header, TensorEntry, header_le
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 READ_BYTES = 1 << 30
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+TEMPLATE = "chat_template.jinja"
 MAX_JSON_BYTES = 64 << 20
 
 
@@ -84,14 +90,27 @@ def read_json(path: Path) -> dict[str, Any]:
         InvalidModel: The file is too large, not JSON, or not an object.
         FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
     """
+    return parse_json(str(path), read_small(path))
+
+
+def parse_json(path: str, raw: bytes) -> dict[str, Any]:
+    """The JSON object that `raw` spells.
+
+    Args:
+        path: Named in errors.
+        raw: UTF-8.
+
+    Raises:
+        InvalidModel: It is not JSON, or not an object.
+    """
     try:
-        value = json.loads(read_small(path).decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
     except RecursionError:
-        raise InvalidModel(str(path), "its JSON is nested too deeply") from None
+        raise InvalidModel(path, "its JSON is nested too deeply") from None
     except ValueError as error:
-        raise InvalidModel(str(path), f"it is not JSON: {error}") from None
+        raise InvalidModel(path, f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise InvalidModel(str(path), "it does not hold a JSON object")
+        raise InvalidModel(path, "it does not hold a JSON object")
     return value
 
 
@@ -99,16 +118,64 @@ def _no_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-class SafeTensorsFile:
-    """An open SafeTensors file: a checked header, and tensor bytes on demand. Closes as a context manager."""
+class SideFiles:
+    """The small files of a checkpoint by their Hugging Face names: in a directory, or carried by one file.
 
-    def __init__(self, path: str | Path) -> None:
-        """Open `path` and check its header.
+    Args:
+        place: The directory; or the file that carries them, named in errors.
+        carried: The carried files by name; None where they lie in the directory.
+    """
+
+    def __init__(self, place: Path, carried: Mapping[str, bytes] | None = None) -> None:
+        self._place = place
+        self._carried = carried
+
+    def where(self, name: str) -> str:
+        """What errors about the file call it."""
+        return str(self._place / name) if self._carried is None else str(self._place)
+
+    def __contains__(self, name: str) -> bool:
+        return (self._place / name).exists() if self._carried is None else name in self._carried
+
+    def read(self, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
+        """The whole file.
 
         Raises:
-            InvalidFile: Any rule of the format is broken.
+            InvalidModel: It is larger than `limit` bytes.
             FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
         """
+        if self._carried is None:
+            return read_small(self._place / name, limit)
+        if name not in self._carried:
+            raise FileNotFound(f"{self._place} ({name})")
+        if len(self._carried[name]) > limit:
+            raise InvalidModel(str(self._place), f"its {name} is larger than {limit} bytes")
+        return self._carried[name]
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The file as a JSON object.
+
+        Raises:
+            InvalidModel: It is too large, not JSON, or not an object.
+            FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
+        """
+        return parse_json(self.where(name), self.read(name))
+
+
+class TensorFile(ABC):
+    """An open file of named tensors: checked entries, and bytes on demand. Closes as a context manager.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InvalidFile: Any rule of the format is broken.
+        FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
+    """
+
+    format: ClassVar[str]
+
+    def __init__(self, path: str | Path) -> None:
         self.path = os.fspath(path)
         self._descriptor: int | None = open_regular(path)
         try:
@@ -117,13 +184,19 @@ class SafeTensorsFile:
             self.close()
             raise
 
+    @abstractmethod
     def _read_header(self) -> Header:
-        size = os.fstat(self.descriptor).st_size
-        prefix = bytearray(min(size, LENGTH_BYTES))
-        self.read_into(0, memoryview(prefix))
-        raw = bytearray(header_length(self.path, prefix, size))
-        self.read_into(LENGTH_BYTES, memoryview(raw))
-        return parse_header(self.path, raw, size)
+        """Read and check everything but the tensors' bytes."""
+
+    @property
+    @abstractmethod
+    def side_files(self) -> SideFiles:
+        """Configuration, tokenizer and template: beside the file, or carried in it."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return os.fstat(self.descriptor).st_size
 
     @property
     def descriptor(self) -> int:
@@ -143,7 +216,7 @@ class SafeTensorsFile:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """`__metadata__` exactly; empty if absent."""
+        """What the file says as pairs of strings; of a SafeTensors file `__metadata__` exactly, empty if absent."""
         return self._header.metadata
 
     @property
@@ -179,7 +252,8 @@ class SafeTensorsFile:
             except OSError as error:
                 raise ReadFailed(self.path, error.strerror or str(error)) from None
             if count == 0:
-                raise InvalidFile(self.path, f"it was cut short after it was opened, at byte {offset + done}")
+                cause = f"it was cut short after it was opened, at byte {offset + done}"
+                raise InvalidFile(self.path, cause, self.format)
             done += count
 
     def close(self) -> None:
@@ -193,3 +267,22 @@ class SafeTensorsFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class SafeTensorsFile(TensorFile):
+    """An open SafeTensors file; what else a model needs lies beside it."""
+
+    format = "SafeTensors"
+
+    def _read_header(self) -> Header:
+        size = self.size
+        prefix = bytearray(min(size, LENGTH_BYTES))
+        self.read_into(0, memoryview(prefix))
+        raw = bytearray(header_length(self.path, prefix, size))
+        self.read_into(LENGTH_BYTES, memoryview(raw))
+        return parse_header(self.path, raw, size)
+
+    @property
+    def side_files(self) -> SideFiles:
+        """The files in the same directory."""
+        return SideFiles(Path(self.path).parent)

@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
 from reference_engine.errors import InvalidFile, quote
@@ -59,7 +60,8 @@ class TensorEntry(NamedTuple):
         return self.end - self.begin
 
 
-class Header(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Header:
     """A checked header: tensors in the header's own order, metadata, and where the data buffer starts."""
 
     tensors: dict[str, TensorEntry]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from reference_engine.checkpoint import Located
     from reference_engine.device import Device
-    from reference_engine.files import SafeTensorsFile
+    from reference_engine.files import TensorFile
 
 READERS = 8
 
@@ -46,7 +46,8 @@ class SafeTensorsCudaLoader:
                 require_weight_dtype(name, located)
             storages: dict[str, CudaStorage] = {}
             try:
-                for name, (_, entry) in checkpoint.tensors.items():
+                for name, located in checkpoint.tensors.items():
+                    entry = located.entry
                     storages[name] = CudaStorage.empty(entry.dtype, entry.shape, self.device, entry.nbytes)
                 moves = [(located, storages[name].tensor) for name, located in checkpoint.tensors.items()]
                 transfer(moves, self.device)
@@ -65,10 +66,10 @@ def require_weight_dtype(name: str, located: Located) -> None:
         raise UnsupportedDtype(located.file.path, name, located.entry.dtype)
 
 
-class Chunk(NamedTuple):
+class _Chunk(NamedTuple):
     """A stretch of a file no longer than a slab, and the device bytes that its parts belong to."""
 
-    file: SafeTensorsFile
+    file: TensorFile
     offset: int
     length: int
     parts: list[tuple[torch.Tensor, int]]
@@ -94,7 +95,7 @@ def transfer(moves: Iterable[tuple[Located, torch.Tensor]], device: Device) -> N
             task.result()
 
 
-def _stream(chunks: Sequence[Chunk], device: Device) -> None:
+def _stream(chunks: Sequence[_Chunk], device: Device) -> None:
     """One reader's share, through a ring of its own."""
     # The current device is a thread's own; page-locking on another one would make a context there.
     with torch.cuda.device(device.torch):
@@ -109,10 +110,11 @@ def _stream(chunks: Sequence[Chunk], device: Device) -> None:
             ring.stream.synchronize()
 
 
-def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[Chunk]:
+def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
     """Cut moves into chunks: neighbours in a file share one, long tensors take several."""
-    chunk: Chunk | None = None
-    for (file, entry), tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
+    chunk: _Chunk | None = None
+    for located, tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
+        file, entry = located.file, located.entry
         target = as_bytes(tensor)
         offset = file.data_start + entry.begin
         for begin in range(0, entry.nbytes, SLAB_BYTES):
@@ -122,7 +124,7 @@ def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[Chunk]:
                 yield chunk
                 chunk = None
             if chunk is None:
-                chunk = Chunk(file, offset + begin, 0, [])
+                chunk = _Chunk(file, offset + begin, 0, [])
             chunk.parts.append((part, offset + begin - chunk.offset))
             chunk = chunk._replace(length=end - chunk.offset)
     if chunk is not None:

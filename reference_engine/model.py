@@ -7,6 +7,7 @@ rotary angles in F32 and rotate-half. Shapes: T new positions, H query heads, G 
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -69,12 +70,17 @@ class SafeTensorsCudaModel:
 
     @classmethod
     def from_safetensors(
-        cls, path: str | Path, device: Device, dtype: str | None = None, graphs: bool | None = None
+        cls,
+        source: Checkpoint | str | Path,
+        device: Device,
+        dtype: str | None = None,
+        graphs: bool | None = None,
     ) -> Self:
         """Load a checkpoint onto a device; configuration and tensors are checked before anything is allocated.
 
         Args:
-            path: A checkpoint directory, its `.safetensors` file, or its index.
+            source: An open checkpoint, or the path of one: a directory, its `.safetensors` file or index, or a
+                GGUF or APR file.
             device: An open device.
             dtype: F32, F16 or BF16 to compute in; None keeps the file's.
             graphs: Decode through CUDA graphs; None does so on a GPU.
@@ -87,8 +93,8 @@ class SafeTensorsCudaModel:
         decoder = Decoder(graphs=device.is_cuda if graphs is None else graphs)
         if dtype not in {None, "F32", "F16", "BF16"}:
             raise InvalidArgument("dtype", f"{dtype!r} is none of F32, F16 and BF16")
-        with Checkpoint(path) as checkpoint:
-            config = read_config(checkpoint.directory)
+        with nullcontext(source) if isinstance(source, Checkpoint) else Checkpoint(source) as checkpoint:
+            config = read_config(checkpoint.side_files)
             return cls(config, load_weights(checkpoint, config, device, dtype), device, decoder)
 
     @property

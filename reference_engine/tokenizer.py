@@ -8,11 +8,12 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import DecodeStream
 
 from reference_engine.errors import InvalidArgument, InvalidModel
-from reference_engine.files import read_small
+from reference_engine.files import TOKENIZER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from reference_engine.files import SideFiles
 
 MAX_TOKENIZER_BYTES = 256 << 20
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -22,19 +23,19 @@ class Tokenizer:
     """The checkpoint's tokenizer.
 
     Args:
-        path: A tokenizer.json.
+        files: The files of a checkpoint, tokenizer.json among them.
 
     Raises:
         InvalidModel: The file is not a tokenizer.
         FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
-        raw = read_small(path, MAX_TOKENIZER_BYTES)
+    def __init__(self, files: SideFiles) -> None:
+        raw = files.read(TOKENIZER, MAX_TOKENIZER_BYTES)
         try:
             self._backend = Backend.from_buffer(raw)
         except Exception as error:  # noqa: BLE001 - the library raises bare Exception
-            raise InvalidModel(str(path), f"it is not a tokenizer: {error}") from None
+            raise InvalidModel(files.where(TOKENIZER), f"it is not a tokenizer: {error}") from None
         self._backend.no_truncation()
         self._backend.no_padding()
         added = self._backend.get_added_tokens_decoder()

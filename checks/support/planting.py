@@ -8,6 +8,7 @@ from conformance.trial.stand import NotTried, Stand
 
 _LINT = {"python": "import os, sys\nl = lambda: undefined_name\n", "rust": "fn main() { let unused = 1; }\n"}
 _TEST = {"python": "def test_broken(:\n", "rust": "#[test] fn broken( {\n"}
+_IMPORT = {"python": "import module_that_nobody_has_written\n"}
 
 
 def plant_lint_violation(stand: Stand, copy: Path) -> Path:
@@ -22,6 +23,14 @@ def plant_broken_test(stand: Stand, copy: Path) -> Path:
     if not tests:
         raise NotTried("the exported sources hold no test file")
     return _append(copy, tests[0], _of_language(stand, _TEST))
+
+
+def plant_broken_import(stand: Stand, copy: Path, packages: list[str]) -> Path:
+    """Append an import of what does not exist to the first module of the packages."""
+    modules = sorted(path for package in packages for path in (copy / package).rglob("*.py") if path.stat().st_size)
+    if not modules:
+        raise NotTried("the exported sources hold no module of the engine")
+    return _append(copy, modules[0], _of_language(stand, _IMPORT))
 
 
 def _source_file(stand: Stand, copy: Path) -> Path:

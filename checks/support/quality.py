@@ -171,6 +171,20 @@ def distance(stand: Stand, name: str, observed: np.ndarray, case: GoldenCase | G
     )
 
 
+def between(name: str, first: np.ndarray, second: np.ndarray) -> LogitsDistance:
+    """The engine against itself, on two processors or from two files; the margins are those of the first."""
+    ordered = np.sort(first, axis=1)
+    return LogitsDistance(
+        name=name,
+        positions=len(first),
+        max_abs=float(np.abs(first - second).max()),
+        min_cosine=float(_cosines(first, second).min()),
+        argmax_expected=[int(best) for best in first.argmax(axis=1)],
+        argmax_observed=[int(best) for best in second.argmax(axis=1)],
+        margins=[float(margin) for margin in ordered[:, -1] - ordered[:, -2]],
+    )
+
+
 def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     left, right = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)

@@ -91,25 +91,35 @@ def _add_tokenizer(writer: GGUFWriter, source: Path, config: dict[str, Any]) -> 
         writer.add_tokenizer_model("no_vocab")
         return
     content = read_json(path)
+    tokens, types, merges = token_lists(path, content, config["vocab_size"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre_tokenizer(content))
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    _add_special_tokens(writer, source, config)
+
+
+def token_lists(path: Path, content: dict[str, Any], rows: int) -> tuple[list[str], list[TokenType], list[str]]:
+    """Tokens by id, filled up to `rows`, their types, and the merges, of a tokenizer.json.
+
+    Raises:
+        CheckpointInvalid: It is no BPE.
+    """
     model = content.get("model", {})
     if model.get("type") != "BPE":
         raise CheckpointInvalid(path, f"a {model.get('type')} tokenizer, not a byte-level BPE")
-    tokens = [f"[PAD{index}]" for index in range(config["vocab_size"])]
+    tokens = [f"[PAD{index}]" for index in range(rows)]
     types = [TokenType.UNUSED] * len(tokens)
     for token, index in model["vocab"].items():
         tokens[index], types[index] = token, TokenType.NORMAL
     for added in content.get("added_tokens", []):
         tokens[added["id"]] = added["content"]
         types[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(_pre_tokenizer(content))
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges([m if isinstance(m, str) else " ".join(m) for m in model["merges"]])
-    _add_special_tokens(writer, source, config)
+    return tokens, types, [m if isinstance(m, str) else " ".join(m) for m in model["merges"]]
 
 
-def _pre_tokenizer(content: dict[str, Any]) -> str:
+def pre_tokenizer(content: dict[str, Any]) -> str:
     """llama.cpp's name for how text is split before merging."""
     described = content.get("pre_tokenizer") or {}
     kinds = [part["type"] for part in described.get("pretokenizers", [described]) if "type" in part]
@@ -126,6 +136,8 @@ def _add_special_tokens(writer: GGUFWriter, source: Path, config: dict[str, Any]
     listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if listed:
         writer.add_eos_token_id(listed[0])
+    if len(listed) > 1:
+        writer.add_eot_token_id(listed[1])
     if config.get("bos_token_id") is not None:
         writer.add_bos_token_id(config["bos_token_id"])
     writer.add_add_bos_token(False)

@@ -1,4 +1,4 @@
-"""The same model in another form: dtype, shards, untied head, more or less padding, GGUF.
+"""The same model in another form: dtype, shards, untied head, more or less padding, GGUF, APR.
 
 Each variant is derived from a checkpoint when first needed and kept in the cache under the checkpoint's hash.
 """
@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from conformance.corpus.apr_writing import APR_NAME, write_apr
 from conformance.corpus.cache import cached
 from conformance.corpus.checkpoint import CheckpointInvalid, fingerprint, read_json, side_files, weight_files
 from conformance.corpus.gguf_writing import GGUF_NAME, write_gguf
 from conformance.corpus.seeded_weights import from_bf16, to_bf16
 from conformance.corpus.weights_file import Array, Piece, TensorPlan, read_tensors, write_weights
 
-VERSION = 1
+VERSION = 2
 SHARDS = 3
 PADDING = 64
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -32,7 +33,7 @@ Tensors = dict[str, tuple[str, Array]]
 
 
 def derive(source: Path, variant: str) -> Path:
-    """The path to load for a variant of the checkpoint in `source`: a directory, or the file of a GGUF.
+    """The path to load for a variant of the checkpoint in `source`: a directory, or the file of a GGUF or APR.
 
     Args:
         source: A checkpoint directory in F32, F16 or BF16.
@@ -40,7 +41,6 @@ def derive(source: Path, variant: str) -> Path:
 
     Raises:
         CheckpointInvalid: The source cannot be read, or the variant makes no sense for it.
-        GgufUnsupported: The source has an architecture or tokenizer that GGUF is not written for.
     """
     build = VARIANTS[variant]
     sha256 = fingerprint(source).sha256
@@ -49,7 +49,8 @@ def derive(source: Path, variant: str) -> Path:
         lambda made: build(source, made),
         origin=f"{variant} of checkpoint {sha256}",
     )
-    return directory / GGUF_NAME if variant.startswith("gguf") else directory
+    single = {"gguf": GGUF_NAME, "apr": APR_NAME}.get(variant.split("-", maxsplit=1)[0])
+    return directory / single if single else directory
 
 
 def read_checkpoint(source: Path) -> Tensors:
@@ -170,4 +171,5 @@ VARIANTS: dict[str, Callable[[Path, Path], None]] = {
     "gguf-f32": lambda source, made: _gguf(source, made, "F32"),
     "gguf-f16": lambda source, made: _gguf(source, made, "F16"),
     "gguf-bf16": lambda source, made: _gguf(source, made, "BF16"),
+    "apr": lambda source, made: write_apr(made / APR_NAME, source, read_checkpoint(source)),
 }

@@ -12,7 +12,7 @@ from conformance.engines.reference_devices import DeviceMethods, type_name
 from conformance.protocol import messages as m
 from conformance.protocol.tensors import BrokenTensor, write_tensor
 from reference_engine import errors
-from reference_engine.files import SafeTensorsFile
+from reference_engine.formats.opening import FORMATS, open_tensors
 
 if TYPE_CHECKING:
     from reference_engine.engine import Engine
@@ -21,6 +21,7 @@ ERROR_KINDS: dict[type[Exception], m.ErrorKind] = {
     errors.FileNotFound: m.ErrorKind.FILE_NOT_FOUND,
     errors.PermissionDenied: m.ErrorKind.PERMISSION_DENIED,
     errors.ReadFailed: m.ErrorKind.INVALID_FILE,
+    errors.WriteFailed: m.ErrorKind.INVALID_ARGUMENT,
     errors.InvalidFile: m.ErrorKind.INVALID_FILE,
     errors.UnsupportedDtype: m.ErrorKind.UNSUPPORTED_DTYPE,
     errors.InvalidModel: m.ErrorKind.INVALID_MODEL,
@@ -70,25 +71,25 @@ class ReferenceEngine(DeviceMethods):
     # --- files --------------------------------------------------------------------------------------------
 
     def file_open(self, params: m.FileOpen) -> m.Handle:
-        """Open a file and check its header."""
-        return m.Handle(self._held.hold(SafeTensorsFile(params.path)))
+        """Open a SafeTensors, GGUF or APR file and check its header."""
+        return m.Handle(self._held.hold(open_tensors(params.path)))
 
     def file_inspect(self, params: m.Handle) -> m.FileContents:
         """Entries in the header's order, and the metadata."""
-        file = self._held.get(params.handle, SafeTensorsFile)
+        file = self._held.get(params.handle, *FORMATS)
         entries = [m.TensorEntry(t.name, t.dtype, list(t.shape), t.begin, t.end) for t in file.tensors.values()]
         return m.FileContents(entries, file.metadata)
 
     def file_read(self, params: m.FileRead) -> m.TensorData:
         """One tensor's bytes."""
-        file = self._held.get(params.handle, SafeTensorsFile)
+        file = self._held.get(params.handle, *FORMATS)
         payload = file.read(params.tensor)
         entry = file.tensors[params.tensor]
         return write_tensor(self._run_dir, entry.dtype, entry.shape, payload)
 
     def file_close(self, params: m.Handle) -> None:
         """Close the file."""
-        self._held.take(params.handle, SafeTensorsFile).close()
+        self._held.take(params.handle, *FORMATS).close()
 
     # --- models -------------------------------------------------------------------------------------------
 

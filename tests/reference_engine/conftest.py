@@ -137,3 +137,9 @@ def cpu():
     from reference_engine.device import Device
 
     return Device(0, "cpu")
+
+
+@pytest.fixture
+def make():
+    """Make a checkpoint of a kind in a directory."""
+    return make_checkpoint

@@ -8,6 +8,7 @@ import pytest
 
 from reference_engine.config import RopeScaling, read_config
 from reference_engine.errors import FileNotFound, InvalidModel
+from reference_engine.files import SideFiles
 
 BASE = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -38,7 +39,7 @@ def read(directory, generation=None, **changes):
     (directory / "config.json").write_text(json.dumps(fields))
     if generation is not None:
         (directory / "generation_config.json").write_text(json.dumps(generation))
-    return read_config(directory)
+    return read_config(SideFiles(directory))
 
 
 def test_old_spelling(tmp_path):
@@ -125,8 +126,8 @@ def test_malformed_or_unsupported_field_is_named(tmp_path, field, value):
 
 def test_absent_config_and_config_that_is_no_object(tmp_path):
     with pytest.raises(FileNotFound, match=r"config\.json"):
-        read_config(tmp_path)
+        read_config(SideFiles(tmp_path))
     for text in ("", "[1]", "{", '{"hidden_size": Infinity}', '{"a":' * 50_000):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InvalidModel):
-            read_config(tmp_path)
+            read_config(SideFiles(tmp_path))

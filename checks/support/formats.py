@@ -1,0 +1,95 @@
+"""The same weights in another file format: the file handed to the engine is ours, alone or beside other weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from checks.support.checkpoints import copy_of, tensors_of
+from checks.support.quality import ask, between, golden_cases, loaded_from, loaded_model, logits_at, observe_ids
+from checks.support.tensors import write_safetensors
+from checks.support.weights import WEIGHTS, negated
+from conformance.corpus.apr_writing import APR_NAME
+from conformance.corpus.checkpoint import CheckpointInvalid
+from conformance.corpus.gguf_writing import GGUF_NAME
+from conformance.corpus.goldens import GoldenCase
+from conformance.corpus.variants import VARIANTS
+from conformance.trial.stand import NotTried, Stand
+
+_CHANGED = "model.layers.0.mlp.down_proj.weight"
+
+
+class Format(NamedTuple):
+    """A format by its name in manifests, our variant in it, and the file that the variant makes."""
+
+    name: str
+    variant: str
+    file: str
+
+    def write(self, source: Path, directory: Path) -> Path:
+        """The checkpoint in `source` as a file of this format in `directory`."""
+        directory.mkdir(exist_ok=True)
+        try:
+            VARIANTS[self.variant](source, directory)
+        except CheckpointInvalid as invalid:
+            raise NotTried(f"{self.name} cannot be written from this checkpoint: {invalid.reason}") from invalid
+        return directory / self.file
+
+
+GGUF = Format("gguf", "gguf-f32", GGUF_NAME)
+APR = Format("apr", "apr", APR_NAME)
+
+
+def compare_with_safetensors(stand: Stand, form: Format) -> None:
+    """Observe that a file of another format gives what SafeTensors gives, and that its own weights are the ones used.
+
+    Raises:
+        NotTried: the manifest does not claim the format, or the checkpoint cannot be written in it.
+    """
+    if form.name not in stand.manifest.manifest.engine.formats:
+        raise NotTried(f"the manifest's engine.formats do not claim {form.name}")
+    cases = golden_cases(stand)
+    file = form.write(stand.model_directory, stand.directory / "alone")
+    with loaded_model(stand) as model:
+        answers = {case.name: list(ask(stand, model, case).ids) for case in cases}
+        logits = {case.name: logits_at(stand, model, case) for case in cases}
+    with loaded_from(stand, file) as model:
+        for case in cases:
+            answer = ask(stand, model, case)
+            observe_ids(stand, model, case, answer)
+            expected = answers[case.name]
+            stand.equal(f"same_ids/{case.name}", expected=expected, observed=list(answer.ids), hardening=True)
+            here = logits_at(stand, model, case)
+            stand.observe(between(f"logits/{case.name}", logits[case.name], here))
+            bits = _sha256(logits[case.name])
+            stand.equal(f"logits_bits/{case.name}", expected=bits, observed=_sha256(here), hardening=True)
+    _observe_whose_weights(stand, form, cases[0], logits[cases[0].name])
+
+
+def _observe_whose_weights(stand: Stand, form: Format, case: GoldenCase, plain: np.ndarray) -> None:
+    """Two directories that hold both formats, with one tensor changed in one of them."""
+    changed, untouched = copy_of(stand, "changed"), copy_of(stand, "untouched")
+    _change(changed / WEIGHTS)
+    own = form.write(changed, stand.directory / "made").replace(untouched / form.file)
+    with loaded_from(stand, own) as model:
+        difference = float(np.abs(logits_at(stand, model, case) - plain).max())
+    stand.measured("changed_weight", difference, "logits", note=_CHANGED)
+    other = form.write(stand.model_directory, changed)
+    with loaded_from(stand, other) as model:
+        stand.observe(between("other_weights_beside", plain, logits_at(stand, model, case)))
+
+
+def _change(file: Path) -> None:
+    if not file.is_file():
+        raise NotTried("the checkpoint is sharded; changed copies are made of single files")
+    tensors = tensors_of(file)
+    dtype, shape, payload = tensors[_CHANGED]
+    tensors[_CHANGED] = (dtype, shape, negated(dtype, payload))
+    write_safetensors(file, tensors)
+
+
+def _sha256(values: np.ndarray) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()
