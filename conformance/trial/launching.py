@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from conformance.manifest import BrokenManifest, LoadedManifest
-from conformance.protocol.client import Driver, Engine, Launch
+from conformance.protocol.client import Driver, Engine, Launch, Limits
 from conformance.protocol.failures import DriverNotStarted
 from conformance.trial.plan import Plan
 
@@ -65,8 +65,8 @@ class TrialEngine(Engine):
 
     _ATTEMPTS = 2
 
-    def __init__(self, launch: Launch) -> None:
-        super().__init__(launch)
+    def __init__(self, launch: Launch, limits: Limits | None = None) -> None:
+        super().__init__(launch, limits)
         self._never_started: DriverNotStarted | None = None
 
     def _start(self) -> Driver:

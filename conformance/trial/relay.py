@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 import msgspec
+import psutil
 import pytest
 
 from conformance.plugin import PROPERTY
@@ -57,6 +59,13 @@ class Relay:
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Keep what broke the machinery itself."""
         self.broken = self.broken or f"{type(excinfo.value).__name__}: {_last_line(str(excinfo.value))}"
+
+    @staticmethod
+    def pytest_keyboard_interrupt() -> None:
+        """End the workers at once; asked politely by xdist they would first wait for what their engines do."""
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                child.terminate()
 
     def _break_off_if_asked(self) -> None:
         # The exception of a signal can be lost where Python must ignore it, such as in a finaliser.
