@@ -192,7 +192,7 @@ def _decode_lines(path: Path, raw: bytes) -> list[Line]:
     for number, piece in enumerate(complete, start=1):
         try:
             lines.append(decoder.decode(piece))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BrokenRecord(path, f"line {number}: {error}") from error
     if rest and lines and isinstance(lines[-1], Footer):
         raise BrokenRecord(path, "bytes after the footer")

@@ -78,9 +78,7 @@ def test_a_flood_on_the_protocols_own_stream_falsifies_that_row(trial, tmp_path)
 
 def test_a_hang_falsifies_that_row_within_the_time_of_a_call(trial, tmp_path, monkeypatch):
     start = launching.TrialEngine.__init__
-    monkeypatch.setattr(
-        launching.TrialEngine, "__init__", lambda self, launch: start(self, launch, Limits(call_s=1.0))
-    )
+    monkeypatch.setattr(launching.TrialEngine, "__init__", lambda self, launch: start(self, launch, Limits(call_s=1.0)))
     (tmp_path / "asleep").mkdir()
 
     finished = trial(write_manifest(tmp_path, "sleeps", env={"ASLEEP": str(tmp_path / "asleep")}), *ROWS)
