@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import secrets
 import sys
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
 
 import typer
 
 from conformance.verdicts import ExitCode
 
+if TYPE_CHECKING:
+    from conformance.trial.runner import Options
+
 Value = TypeVar("Value")
 Profile = Literal["default", "long"]
+_SEED_DIGITS = 15
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,8 +42,12 @@ ModelOption = Annotated[
 
 
 def main() -> None:
-    """Entry point of `falsify`; what the user got wrong is one line and exit code 2."""
-    app(prog_name="falsify")
+    """Entry point of `falsify`; what the user got wrong is one line and exit code 2, what we got wrong is 4."""
+    try:
+        app(prog_name="falsify")
+    except Exception as error:  # noqa: BLE001  Python's own exit code 1 would read as "falsified"
+        traceback.print_exc()
+        _end(f"the harness failed: {type(error).__name__}: {error}", ExitCode.HARNESS)
 
 
 @app.command()
@@ -64,10 +74,7 @@ def run(  # noqa: PLR0917  one parameter an option
 
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
-    from conformance.catalogue import load_catalogue  # noqa: PLC0415
-    from conformance.trial.runner import Options, prepare, run_trial  # noqa: PLC0415  --help must be fast
-    from reports.progress import open_progress  # noqa: PLC0415
-    from reports.written import write_reports  # noqa: PLC0415
+    from conformance.trial.runner import Options  # noqa: PLC0415  --help must be fast
 
     options = Options(
         engine=engine,
@@ -82,12 +89,25 @@ def run(  # noqa: PLR0917  one parameter an option
         profile=_profile(profile),
         command=("falsify", *sys.argv[1:]),
     )
-    ready = _or_usage(lambda: prepare(options))
-    with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
-        trial = run_trial(ready, workers, progress)
-        progress.finish(trial.record, write_reports(trial.record, trial.directory))
+    raise typer.Exit(int(_run(options)))
+
+
+def _run(options: Options) -> ExitCode:
+    from conformance.catalogue import load_catalogue  # noqa: PLC0415
+    from conformance.trial.runner import prepare, run_trial  # noqa: PLC0415
+    from conformance.trial.signals import stoppable  # noqa: PLC0415
+    from reports.progress import open_progress  # noqa: PLC0415
+    from reports.written import write_reports  # noqa: PLC0415
+
+    with stoppable() as stop:
+        ready = stop.attempt(lambda: _or_usage(lambda: prepare(options)), None)
+        if ready is None:
+            _end("interrupted before the first row", ExitCode.UNDECIDED)
+        with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
+            trial = run_trial(ready, options.workers, progress, stop)
+            progress.finish(trial.record, write_reports(trial.record, trial.directory))
     footer = trial.record.footer
-    raise typer.Exit(int(footer.exit_code if footer else ExitCode.HARNESS))
+    return footer.exit_code if footer else ExitCode.HARNESS
 
 
 @app.command()
@@ -158,8 +178,8 @@ def replay(
 def _seed(text: str) -> int:
     if text == "random":
         return secrets.randbits(32)
-    if not text.isdecimal():
-        _usage(f"--seed {text!r}: a whole number from 0, or `random`")
+    if not text.isdecimal() or len(text) > _SEED_DIGITS:
+        _usage(f"--seed {text!r}: a whole number from 0 of at most {_SEED_DIGITS} digits, or `random`")
     return int(text)
 
 
@@ -191,12 +211,20 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     ) as error:  # fmt: skip
         _usage(str(error))
     except OSError as error:
+        if error.filename is None:
+            raise
         _usage(f"{error.filename}: {error.strerror}")
     except (CatalogueMismatch, DeviceUnusable) as error:
-        typer.echo(f"falsify: {error}", err=True)
-        raise typer.Exit(int(ExitCode.HARNESS)) from error
+        _end(str(error), ExitCode.HARNESS)
 
 
 def _usage(message: str) -> NoReturn:
-    typer.echo(f"falsify: {message}", err=True)
-    raise typer.Exit(int(ExitCode.USAGE))
+    _end(message, ExitCode.USAGE)
+
+
+def _end(message: str, code: ExitCode) -> NoReturn:
+    """One line on standard error, then the code; a reader who has gone away changes nothing about it."""
+    with suppress(OSError):
+        sys.stderr.write(f"falsify: {message}\n")
+        sys.stderr.flush()
+    raise SystemExit(int(code))

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 ENGINES_DIRECTORY = Path(__file__).with_name("engines")
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+Command = Annotated[list[str], msgspec.Meta(min_length=1)]
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
 class UnknownEngine(Exception):
@@ -44,7 +48,7 @@ class EngineTable(_Table, frozen=True):
     name: str
     version: str = ""
     language: str = "python"
-    precision: str = "ieee_f32"
+    precision: Literal["ieee_f32", "tf32", "bf16"] = "ieee_f32"
     formats: tuple[str, ...] = ()
     reference: bool = False
 
@@ -52,9 +56,9 @@ class EngineTable(_Table, frozen=True):
 class DriverTable(_Table, frozen=True):
     """How its driver process is started. `{python}` and `{manifest_dir}` are filled in."""
 
-    command: list[str]
+    command: Command
     env: dict[str, str] = {}
-    startup_timeout_s: float = 60.0
+    startup_timeout_s: Seconds = 60.0
 
 
 class SourceTable(_Table, frozen=True):
@@ -68,9 +72,9 @@ class SourceTable(_Table, frozen=True):
 class CommandTable(_Table, frozen=True):
     """A command run in an exported copy of the sources, and where its result lies."""
 
-    command: list[str]
+    command: Command
     artefact: str = ""
-    timeout_s: float = 300.0
+    timeout_s: Seconds = 300.0
 
 
 class CliTable(_Table, frozen=True):
@@ -80,7 +84,7 @@ class CliTable(_Table, frozen=True):
     `backend_cpu` are patterns that a line of the verbose output must match; the JSON fields are named too.
     """
 
-    command: list[str]
+    command: Command
     env: dict[str, str] = {}
     run: tuple[str, ...] = ("run", "{model}", "{prompt}", "--max-tokens", "{max_tokens}")
     chat: tuple[str, ...] = ("chat", "{model}", "--max-tokens", "{max_tokens}")
@@ -123,9 +127,8 @@ class LoadedManifest(msgspec.Struct, frozen=True):
 
 
 def _fill(word: str, values: dict[str, str]) -> str:
-    for key, value in values.items():
-        word = word.replace("{" + key + "}", value)
-    return word
+    """In one pass: what is filled in is text, not a template."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), word)
 
 
 def known_engines() -> list[str]:

@@ -42,7 +42,7 @@ def compare_greedy(
     want = expected[step] if step < len(expected) else "the end"
     got = observed[step] if step < len(observed) else "the end"
     where = f"step {step} of {len(expected)}: expected {want}, observed {got}"
-    if step >= len(expected) or margins[step] > tie_margin:
+    if step >= len(expected) or not margins[step] <= tie_margin:
         gap = f", reference margin {margins[step]:.3g}" if step < len(expected) else ""
         return Comparison(Agreement.DIVERGED, step, where + gap)
     if reanchored is None or list(reanchored) != list(expected[step + 1 :]):

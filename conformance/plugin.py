@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import time
 import traceback
 from collections.abc import Generator
@@ -39,6 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the rest of the plugin if this is a trial."""
     plan = config.getoption("--falsify-plan")
     if plan:
+        if hasattr(config, "workerinput"):
+            _end_with_parent()
         config.pluginmanager.register(TrialPlugin(Path(plan)), "falsify-trial")
 
 
@@ -104,13 +107,14 @@ class TrialPlugin:
         return None if observe_failure(stand, error) else error
 
     def _result(self, stand: Stand, broken: Exception | None, duration: float) -> RowResult:
-        from conformance.trial.befallen import observe_survival, result_of  # noqa: PLC0415
+        from conformance.trial.befallen import observe_start, observe_survival, result_of  # noqa: PLC0415
 
         if broken is not None:
             trace = "".join(traceback.format_exception(broken))[-_TRACE_CHARACTERS:]
             stand.attach_text("harness-error.txt", trace)
         else:
             observe_survival(stand)
+            observe_start(stand)
         return result_of(stand, broken, round(duration, 3))
 
     @pytest.fixture
@@ -126,11 +130,10 @@ class TrialPlugin:
     def engine(self) -> Engine:
         """This worker's engine; its process starts with the first call."""
         from conformance.manifest import load_manifest  # noqa: PLC0415
-        from conformance.protocol.client import Engine  # noqa: PLC0415
-        from conformance.trial.launching import launch_of  # noqa: PLC0415
+        from conformance.trial.launching import TrialEngine, launch_of  # noqa: PLC0415
 
         if self._engine is None:
-            self._engine = Engine(launch_of(load_manifest(self.plan.engine), self.plan))
+            self._engine = TrialEngine(launch_of(load_manifest(self.plan.engine), self.plan))
         return self._engine
 
     def row_of(self, item: Any) -> Row:
@@ -144,6 +147,13 @@ class TrialPlugin:
 
 
 def _encode(result: RowResult) -> str:
-    import msgspec  # noqa: PLC0415
+    from conformance.record import encode_line  # noqa: PLC0415
 
-    return msgspec.json.encode(result).decode()
+    return encode_line(result).decode()
+
+
+def _end_with_parent() -> None:
+    """A worker must not outlive the harness, however that ends; its engines' guards end with it."""
+    from conformance.protocol.guard import PR_SET_PDEATHSIG, prctl  # noqa: PLC0415
+
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -163,7 +163,8 @@ def read_record(path: Path) -> Record:
     """Read a record and fill in what is missing as UNTESTED("no record").
 
     Raises:
-        BrokenRecord: no header, a duplicate, an unexpected row, an undecodable line, lines after the footer.
+        BrokenRecord: no header, a duplicate, an unexpected row, an undecodable line, lines after the footer,
+            or a footer that counts other rows.
     """
     try:
         raw = path.read_bytes()
@@ -177,7 +178,10 @@ def read_record(path: Path) -> Record:
         raise BrokenRecord(path, f"schema {header.schema!r}, this reader knows {SCHEMA_VERSION!r}")
     footer = lines[-1] if isinstance(lines[-1], Footer) else None
     body = lines[1:-1] if footer else lines[1:]
-    return Record(header, _arrange(path, header, body), footer)
+    rows = _arrange(path, header, body)
+    if footer is not None and footer.counts != counts(rows):
+        raise BrokenRecord(path, "the footer does not count what the rows say")
+    return Record(header, rows, footer)
 
 
 def _decode_lines(path: Path, raw: bytes) -> list[Line]:
@@ -188,7 +192,7 @@ def _decode_lines(path: Path, raw: bytes) -> list[Line]:
     for number, piece in enumerate(complete, start=1):
         try:
             lines.append(decoder.decode(piece))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BrokenRecord(path, f"line {number}: {error}") from error
     if rest and lines and isinstance(lines[-1], Footer):
         raise BrokenRecord(path, "bytes after the footer")

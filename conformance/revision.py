@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 from pathlib import Path
 
 import msgspec
 
 PACKAGES = ("conformance", "reference_engine", "checks", "reports")
+_NOT_SOURCES = (":(exclude)falsify-run",)
 _SUFFIXES = {".py", ".toml", ".jinja", ".css", ".js", ".c"}
 
 
@@ -25,7 +27,9 @@ def revision(root: Path | None = None) -> Revision:
     commit = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     if commit is None:
         return Revision(f"sources:{sources_sha256(root)}", dirty=False)
-    return Revision(f"git:{commit}", dirty=bool(_git(root, "status", "--porcelain", "--untracked-files=no")))
+    # New files count: an uncommitted check runs like any other. Where git cannot say, nothing is claimed to be clean.
+    changes = _git(root, "status", "--porcelain", "--untracked-files=all", "--", ".", *_NOT_SOURCES)
+    return Revision(f"git:{commit}", dirty=changes != "")
 
 
 def sources_sha256(root: Path) -> str:
@@ -46,6 +50,7 @@ def _git(root: Path, *arguments: str) -> str | None:
             capture_output=True,
             text=True,
             timeout=10,
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
             check=True,
         )
     except (OSError, subprocess.SubprocessError):

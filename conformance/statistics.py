@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 PAGE_BYTES = 2 * 1024 * 1024
 """NVML counts device memory in pages of 2 MiB; growth below one page per block is invisible to it."""
+_LARGEST_EXPONENT = 700.0
 
 
 class Decision(StrEnum):
@@ -66,8 +67,12 @@ def decide_rate(
     half = float(stdtrit(reached - 1, 1 - alpha / len(looks))) * sd / math.sqrt(reached)
     sign = 1.0 if larger_is_better else -1.0
     decision, why = _place(sign * mean, half, sd, max_sd)
-    interval = (limit * math.exp(mean - half), limit * math.exp(mean + half))
-    return RateDecision(decision, limit * math.exp(mean), interval, sd, reached, math.expm1(half), why)
+    interval = (limit * _exp(mean - half), limit * _exp(mean + half))
+    return RateDecision(decision, limit * _exp(mean), interval, sd, reached, _exp(half) - 1, why)
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < _LARGEST_EXPONENT else math.inf
 
 
 def _place(distance: float, half: float, sd: float, max_sd: float) -> tuple[Decision, str]:
@@ -81,7 +86,7 @@ def _place(distance: float, half: float, sd: float, max_sd: float) -> tuple[Deci
 
 
 def _too_few(values: Sequence[float], looks: Sequence[int]) -> RateDecision:
-    mean = math.exp(math.fsum(map(math.log, values)) / len(values)) if values else math.nan
+    mean = _exp(math.fsum(map(math.log, values)) / len(values)) if values else math.nan
     why = f"{len(values)} runs; the first look is at {min(looks, default=0)}"
     return RateDecision(Decision.UNDECIDED, mean, (0.0, math.inf), math.nan, len(values), math.inf, why)
 

@@ -136,7 +136,7 @@ class Hunter:
 
 def prober_of(stand: Stand) -> Prober:
     """Tries files on the trial's engine; they lie in the directory that its tensors go to."""
-    return Prober(stand.engine, stand.plan.directory / "work")
+    return Prober(stand.engine, stand.plan.directory / "exchange")
 
 
 def try_each(

@@ -20,7 +20,9 @@ from conformance.protocol.messages import (
     Logits,
     ModelLoad,
     ModelLoaded,
+    TensorData,
 )
+from conformance.protocol.tensors import BrokenTensor
 from conformance.trial.stand import NotTried, Stand
 
 
@@ -144,13 +146,17 @@ def observe_logits(stand: Stand, name: str, model: ModelLoaded, case: GoldenCase
 def logits_at(stand: Stand, model: ModelLoaded, case: GoldenCase | GoldenForced) -> np.ndarray:
     """The engine's logits [decisions, vocabulary] where the golden run kept its own."""
     if isinstance(case, GoldenForced):
-        whole = stand.read_tensor(stand.engine.call("model.logits", Logits(model.handle, list(case.ids))))
-        return whole[list(case.positions)]
+        return _logits(stand, model, Logits(model.handle, list(case.ids)))[list(case.positions)]
     ids = [*case.prompt_ids, *case.ids]
-    decisions = len(case.decisions)
-    last = len(case.ids) + 1
-    whole = stand.read_tensor(stand.engine.call("model.logits", Logits(model.handle, ids, last=last)))
-    return whole[:decisions]
+    return _logits(stand, model, Logits(model.handle, ids, last=len(case.ids) + 1))[: len(case.decisions)]
+
+
+def _logits(stand: Stand, model: ModelLoaded, request: Logits) -> np.ndarray:
+    answer: TensorData = stand.engine.call("model.logits", request)
+    wanted = [request.last or len(request.ids), model.config.vocab_size]
+    if answer.dtype != "F32" or answer.shape != wanted:
+        raise BrokenTensor(answer.path, f"logits are {answer.dtype}{answer.shape}, asked for F32{wanted}")
+    return stand.read_tensor(answer)
 
 
 def distance(stand: Stand, name: str, observed: np.ndarray, case: GoldenCase | GoldenForced) -> LogitsDistance:

@@ -1,7 +1,7 @@
 """Resolves an engine's roles inside its own environment. Run as a script there; it imports nothing of ours.
 
 Reads a JSON object of role -> "module:attribute.path" from its argument and prints one JSON object of role ->
-what was found. An import error is an answer, not a crash.
+what was found. Whatever an import raises is an answer, not a crash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def resolve(target: str) -> dict[str, Any]:
         found: Any = importlib.import_module(module_name)
         for attribute in path.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001  what its import raises is the finding
         return {"found": False, "error": f"{type(error).__name__}: {error}"}
     return {
         "found": True,

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import sys
+import time
 import venv
 from pathlib import Path
 
 import msgspec
 
 from conformance.manifest import CommandTable, LoadedManifest, SourceTable
+from conformance.protocol.failures import DriverNotStarted
+from conformance.protocol.process import CHUNK_BYTES, Ended, GuardedProcess, Tail
 
 _NEVER_EXPORTED = {".git", ".nox", ".venv", "__pycache__", "build", "dist", "falsify-run", ".mypy_cache", ".ruff_cache"}
-_TAIL = 4000
+_TAIL = 64 * 1024
 
 
 class NothingExported(Exception):
@@ -30,16 +32,22 @@ class NothingExported(Exception):
 
 
 class Ran(msgspec.Struct, frozen=True):
-    """A finished command: its exit status (None when it ran out of time) and the end of what it printed."""
+    """A finished command: exit status (negative: the signal; None: it did not start or not end) and its last words."""
 
     command: list[str]
     status: int | None
-    output: str
+    stdout: str = ""
+    stderr: str = ""
 
     @property
     def ok(self) -> bool:
         """True when it ended with 0."""
         return self.status == 0
+
+    @property
+    def output(self) -> str:
+        """Both streams, standard output last."""
+        return self.stderr + self.stdout
 
     @property
     def told(self) -> str:
@@ -128,20 +136,47 @@ class Workshop:
 
 
 def run(command: list[str], cwd: Path, timeout: float) -> Ran:
-    """Run a command to its end or out of time; its output is bounded."""
+    """Run a command to its end or out of time, all its descendants included; what is kept of its output is bounded."""
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST", "COVERAGE_"))
     }
     try:
-        done = subprocess.run(
-            command, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=timeout, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as late:
-        return Ran(command, None, _end(late.output) + f"\nran longer than {timeout:g} s")
-    except OSError as error:
-        return Ran(command, None, f"cannot start {command[0]}: {error.strerror}")
-    return Ran(command, done.returncode, _end(done.stdout))
+        process = GuardedProcess(command, cwd=cwd, env=environment, line_bytes=CHUNK_BYTES, stderr_bytes=_TAIL)
+    except DriverNotStarted as error:
+        return Ran(command, None, stderr=f"cannot start: {error.cause}")
+    said = Tail(_TAIL)
+    try:
+        process.close_stdin()
+        late = not _follow(process, said, time.monotonic() + timeout)
+    finally:
+        process.kill()
+    note = f"\nran longer than {timeout:g} s" if late else ""
+    return Ran(command, None if late else _status(process.ended), said.text() + note, process.stderr_tail())
+
+
+def _follow(process: GuardedProcess, said: Tail, deadline: float) -> bool:
+    """Read what the command prints until it has ended; False if the deadline came first."""
+
+    def listening() -> bool:
+        said.add(bytes(process.stdout))
+        process.stdout.clear()
+        return process.stdout_open
+
+    while not process.over:
+        listening()
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        process.pump(left)
+    process.drain(listening)
+    listening()
+    return True
+
+
+def _status(ended: Ended | None) -> int | None:
+    if ended is None:
+        return None
+    return ended.exit_status if ended.signal is None else -ended.signal
 
 
 def fresh_environment(directory: Path) -> tuple[Path, Path]:
@@ -159,7 +194,3 @@ def _runner_packages() -> list[str]:
     """Directories on this process's path that packages were installed into; a checkout is none of them."""
     places = (Path(path) for path in sys.path if path)
     return [str(place) for place in places if place.is_dir() and next(place.glob("*.dist-info"), None)]
-
-
-def _end(output: bytes | None) -> str:
-    return (output or b"").decode(errors="replace")[-_TAIL:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from conformance.judge import ENGINE, Situation, judge
+from conformance.observations import Failed, Missing
 from conformance.protocol.failures import (
     CapabilityNotOffered,
     DriverFailure,
@@ -18,30 +19,54 @@ STARTS = "F-BUILD-001"
 
 
 def observe_failure(stand: Stand, error: Exception) -> bool:
-    """Turn an exception into an observation; False if it is the harness's own fault."""
+    """Turn an exception into an observation with its evidence; False if it is the harness's own fault."""
     match error:
         case NotTried():
-            stand.missing(ENGINE, error.reason)
+            _observe(stand, Missing(name=ENGINE, reason=error.reason))
         case CapabilityNotOffered():
-            stand.missing(ENGINE, f"capability {error.capability!s} is not offered")
+            _observe(stand, Missing(name=ENGINE, reason=f"capability {error.capability!s} is not offered"))
         case DriverNotStarted() if stand.row.id != STARTS:
-            stand.missing(ENGINE, f"blocked by {STARTS}: {error}")
+            _observe(stand, Missing(name=ENGINE, reason=f"blocked by {STARTS}: {error}"))
         case EngineRefused():
-            stand.failed(ENGINE, "refused", str(error))
+            _observe(stand, Failed(name=ENGINE, how="refused", detail=str(error)))
         case DriverFailure():
-            stand.failed(ENGINE, type(error).__name__, str(error))
+            _observe_broken_driver(stand, error, str(error))
         case BrokenTensor():
-            stand.failed(ENGINE, "lied about a tensor", str(error))
+            _observe(stand, Failed(name=ENGINE, how="lied about a tensor", detail=str(error)))
         case _:
             return False
     return True
+
+
+def observe_start(stand: Stand) -> None:
+    """The row of the start: an engine that does not start is found there, whatever else its check could try."""
+    if stand.row.id == STARTS:
+        try:
+            stand.engine.info  # noqa: B018  asking starts it
+        except DriverNotStarted as error:
+            _observe_broken_driver(stand, error, str(error))
 
 
 def observe_survival(stand: Stand) -> None:
     """An engine that died after its last answer died of this row."""
     death = stand.engine.died_since_last_call()
     if death is not None:
-        stand.failed(ENGINE, type(death).__name__, f"between rows: {death}")
+        _observe_broken_driver(stand, death, f"between rows: {death}")
+
+
+def _observe_broken_driver(stand: Stand, failure: DriverFailure, detail: str) -> None:
+    if failure.stderr_tail:
+        stand.attach_text("engine-stderr.txt", failure.stderr_tail)
+    _observe(stand, Failed(name=ENGINE, how=type(failure).__name__, detail=detail))
+
+
+def _observe(stand: Stand, befell: Failed | Missing) -> None:
+    """One thing befalls the engine in a row: the first failure, or why nothing could be tried."""
+    others = [each for each in stand.observations if each.name == ENGINE]
+    if any(isinstance(each, Failed) for each in others) or (others and isinstance(befell, Missing)):
+        return
+    stand.observations[:] = [each for each in stand.observations if each.name != ENGINE]
+    stand.observe(befell)
 
 
 def result_of(stand: Stand, broken: Exception | None, duration: float) -> RowResult:

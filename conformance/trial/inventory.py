@@ -35,13 +35,13 @@ def inventory(catalogue: Catalogue, directory: Path = CHECKS_DIRECTORY) -> dict[
 
     Raises:
         CatalogueMismatch: a check without a row, a row with two checks, a row that lists observations without a
-            check, or a check whose row lists none.
+            check, a check whose row lists none, or a file that does not parse.
     """
     rows = {row.function: row for row in catalogue.rows}
     found: dict[str, Place] = {}
     problems: list[str] = []
-    for path in sorted(directory.glob("test_*.py")):
-        for name, line in _tests(path):
+    for path in sorted(directory.rglob("test_*.py")):
+        for name, line in _tests(path, problems):
             row = rows.get(name)
             if row is None or not _CHECK_NAME.fullmatch(name):
                 problems.append(f"{path.name}:{line} {name} has no row")
@@ -50,24 +50,26 @@ def inventory(catalogue: Catalogue, directory: Path = CHECKS_DIRECTORY) -> dict[
             else:
                 found[row.id] = Place(path.name, line)
     problems += [
-        f"{row.id} lists observations but has no check" for row in catalogue.rows if _hole(row.id, found, row.written)
+        f"{row.id} lists observations but has no check" for row in catalogue.rows if row.written and row.id not in found
     ]
     problems += [
-        f"{row_id} has a check but lists no observations" for row_id in found if not catalogue.row(row_id).written
+        f"{row.id} has a check but lists no observations"
+        for row in catalogue.rows
+        if row.id in found and not row.written
     ]
     if problems:
         raise CatalogueMismatch(problems)
     return found
 
 
-def _hole(row_id: str, found: dict[str, Place], written: bool) -> bool:
-    return written and row_id not in found
-
-
-def _tests(path: Path) -> list[tuple[str, int]]:
-    tree = ast.parse(path.read_bytes(), filename=str(path))
+def _tests(path: Path, problems: list[str]) -> list[tuple[str, int]]:
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return []
     return [
         (node.name, node.lineno)
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test")
     ]

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from conformance.manifest import BrokenManifest, LoadedManifest
-from conformance.protocol.client import Launch
+from conformance.protocol.client import Driver, Engine, Launch, Limits
+from conformance.protocol.failures import DriverNotStarted
 from conformance.trial.plan import Plan
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_VISIBLE_DEVICES")
@@ -57,3 +58,26 @@ def launch_in(
         threads=threads,
         startup_timeout=driver.startup_timeout_s,
     )
+
+
+class TrialEngine(Engine):
+    """The engine that a trial's rows share: one that never started is not waited for again, row after row."""
+
+    _ATTEMPTS = 2
+
+    def __init__(self, launch: Launch, limits: Limits | None = None) -> None:
+        super().__init__(launch, limits)
+        self._never_started: DriverNotStarted | None = None
+
+    def _start(self) -> Driver:
+        known = self._never_started
+        if known is not None and self.starts >= self._ATTEMPTS:
+            raise DriverNotStarted(known.command, cause=known.cause, stderr_tail=known.stderr_tail)
+        try:
+            driver = super()._start()
+        except DriverNotStarted as failure:
+            if self.starts == 1 or self._never_started is not None:
+                self._never_started = failure
+            raise
+        self._never_started = None
+        return driver

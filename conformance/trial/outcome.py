@@ -18,15 +18,16 @@ def selected(rows: Sequence[RowResult]) -> list[RowResult]:
     return [row for row in rows if row.reason != NOT_SELECTED]
 
 
-def exit_code(rows: Sequence[RowResult], *, rehearsal: bool) -> ExitCode:
+def exit_code(rows: Sequence[RowResult], *, rehearsal: bool, ended: str = "completed") -> ExitCode:
     """The contract: 1 falsified, 4 harness error, 3 undecided or untested, else 0. No row at all is 3.
 
+    A trial that `ended` broken is a harness error whatever its rows say, unless one of them is falsified.
     In a rehearsal the rows that need a GPU may be UNTESTED for that reason alone, unless their rehearsal failed.
     """
     spoken_of = selected(rows)
     if any(row.verdict is Verdict.FALSIFIED or row.rehearsed is Rehearsed.FAILED for row in spoken_of):
         return ExitCode.FALSIFIED
-    if any(row.verdict is Verdict.ERROR for row in spoken_of):
+    if ended == "broken" or any(row.verdict is Verdict.ERROR for row in spoken_of):
         return ExitCode.HARNESS
     open_rows = [row for row in spoken_of if not _settled(row, rehearsal=rehearsal)]
     return ExitCode.UNDECIDED if open_rows or not _anything_tried(spoken_of) else ExitCode.OPEN

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from conformance.record import Footer, Header, Record, RowResult, counts, encode_line
 from conformance.trial.outcome import exit_code, headline_verdict
 from conformance.verdicts import Verdict
 
 RECORD_FILE = "record.jsonl"
+Ended = Literal["completed", "interrupted", "broken"]
 
 
 class Listener(Protocol):
@@ -67,7 +68,7 @@ class Recorder:
         self._keep(result)
         self._listener.row_finished(result)
 
-    def finish(self, ended: str, absent: Callable[[str], RowResult]) -> Record:
+    def finish(self, ended: Ended, absent: Callable[[str], RowResult]) -> Record:
         """Write a line for every row that has none (`absent` says why), then the footer."""
         for row_id in self.header.rows:
             if row_id not in self.results:
@@ -77,7 +78,7 @@ class Recorder:
             ended=ended,
             finished=now(),
             duration_s=round(time.monotonic() - self._began, 3),
-            exit_code=exit_code(rows, rehearsal=self.header.rehearsal),
+            exit_code=exit_code(rows, rehearsal=self.header.rehearsal, ended=ended),
             counts=counts(rows),
             verdict=headline_verdict(rows),
         )

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import msgspec
 import pytest
 
-from conformance.catalogue import NO_DEVICE, Catalogue, load_catalogue
+from conformance.catalogue import Catalogue, load_catalogue
 from conformance.corpus.models import ModelUnderTrial, resolve_model
 from conformance.environment import fingerprint
-from conformance.manifest import LoadedManifest, load_manifest
-from conformance.plugin import PROPERTY
+from conformance.manifest import BrokenManifest, LoadedManifest, load_manifest
 from conformance.probes.nvml import Gpu, gpus
 from conformance.protocol.client import Engine
-from conformance.protocol.failures import DriverFailure, EngineRefused
+from conformance.protocol.failures import DriverFailure
 from conformance.record import SCHEMA_VERSION, EngineIdentity, Header, ModelIdentity, Record, RowResult
 from conformance.revision import revision
 from conformance.thresholds import load_thresholds
@@ -32,10 +31,12 @@ from conformance.trial.inventory import CHECKS_DIRECTORY, inventory
 from conformance.trial.launching import launch_of
 from conformance.trial.outcome import INTERRUPTED, NOT_SELECTED, NOT_WRITTEN
 from conformance.trial.plan import Plan
-from conformance.trial.recorder import Listener, Recorder, now, untested
+from conformance.trial.recorder import Ended, Listener, Recorder, now, untested
+from conformance.trial.relay import NO_RESULT, Relay
+from conformance.trial.signals import Stop
 from conformance.verdicts import Verdict
 
-Ended = Literal["completed", "interrupted", "broken"]
+_SHOWN_VERSION = 200
 
 
 class GpuRequired(Exception):
@@ -78,16 +79,18 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def prepare(options: Options) -> Ready:
-    """Validate the request and fix the plan. Nothing of the engine has run yet except for asking its name.
+    """Validate the request and fix the plan; nothing of the engine has run yet.
 
     Raises:
-        UnknownSelector, UnknownEngine, BrokenManifest, CatalogueMismatch, GpuRequired, DeviceUnusable, and what
-        `resolve_model` raises.
+        UnknownSelector, UnknownEngine, BrokenManifest, CatalogueMismatch, GpuRequired, DeviceUnusable, OSError with
+            the path that cannot be written, and what `resolve_model` raises.
     """
     catalogue = load_catalogue()
     written = inventory(catalogue)
     chosen = catalogue.select(options.words, options.sections)
     manifest = load_manifest(options.engine)
+    if manifest.manifest.driver is None:
+        raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
     devices = gpus()
     if options.require_gpu and not devices:
         raise GpuRequired
@@ -96,32 +99,32 @@ def prepare(options: Options) -> Ready:
     plan = _plan(options, directory, manifest, model, [row.id for row in chosen if row.id in written], bool(devices))
     plan.write()
     absent = {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
-    absent |= {row.id: _why_not_written(row.needs_cuda, bool(devices)) for row in chosen if row.id not in written}
+    absent |= {row.id: NOT_WRITTEN for row in chosen if row.id not in written}
     header = _header(options, plan, manifest, catalogue, devices)
     return Ready(plan, header, _phases(catalogue, plan), absent)
 
 
-def run_trial(ready: Ready, workers: int, listener: Listener) -> Trial:
-    """Run the checks and leave a valid record, whatever happens short of SIGKILL."""
+def run_trial(ready: Ready, workers: int, listener: Listener, stop: Stop) -> Trial:
+    """Run the checks and leave a valid record, whatever happens short of SIGKILL.
+
+    Raises:
+        OSError: the record cannot be written; what there is of it has no footer.
+    """
     directory = ready.plan.directory
-    with Recorder(directory, ready.header, listener) as recorder:
-        ended: Ended = "completed"
-        with stoppable():
-            try:
-                for phase, rows in enumerate(ready.phases):
-                    if rows:
-                        ended = _run_phase(ready.plan, rows, recorder, workers if phase == 0 else 1)
-                    if ended != "completed":
-                        break
-            except KeyboardInterrupt:
-                ended = "interrupted"
-        record = recorder.finish(ended, lambda row_id: _absent(row_id, ready.absent, ended))
-    shutil.rmtree(directory / "exchange", ignore_errors=True)
+    header = msgspec.structs.replace(
+        ready.header, engine=stop.attempt(partial(_introduced, ready), ready.header.engine)
+    )
+    try:
+        with Recorder(directory, header, listener) as recorder:
+            ended, cause = stop.attempt(partial(_run_phases, ready, recorder, workers, stop), ("interrupted", ""))
+            record = recorder.finish(ended, partial(_absent, ready.absent, ended, cause))
+    finally:
+        shutil.rmtree(directory / "exchange", ignore_errors=True)
     return Trial(directory, record)
 
 
 def new_run_directory(out: Path) -> Path:
-    """A directory that no other trial uses, under `out`; `latest` points to it.
+    """A directory that no other trial uses, under `out`; `latest` points to it unless that name is taken.
 
     Raises:
         OSError: it cannot be made.
@@ -130,64 +133,33 @@ def new_run_directory(out: Path) -> Path:
     directory = (out / f"{stamp}-{secrets.token_hex(3)}").absolute()
     directory.mkdir(parents=True)
     link = out / "latest"
-    fresh = out / f".latest-{secrets.token_hex(3)}"
-    fresh.symlink_to(directory.name, target_is_directory=True)
-    fresh.replace(link)
+    if link.is_symlink() or not link.exists():
+        fresh = out / f".latest-{secrets.token_hex(3)}"
+        fresh.symlink_to(directory.name, target_is_directory=True)
+        fresh.replace(link)
     return directory
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Turn the first of SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt and ignore all that follow."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        for each in caught:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {each: signal.signal(each, stop) for each in caught}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+def _run_phases(ready: Ready, recorder: Recorder, workers: int, stop: Stop) -> tuple[Ended, str]:
+    """How the checks ended and, where they broke, why."""
+    for phase, rows in enumerate(ready.phases):
+        if rows:
+            ended, cause = _run_phase(ready.plan, rows, recorder, workers if phase == 0 else 1, stop)
+            if ended != "completed":
+                return ended, cause
+    return "completed", ""
 
 
-class _Relay:
-    """Carries results from pytest's reports to the recorder."""
-
-    def __init__(self, recorder: Recorder, functions: dict[str, str]) -> None:
-        self._recorder = recorder
-        self._functions = functions
-
-    def pytest_runtest_logstart(self, nodeid: str) -> None:
-        row_id = self._functions.get(nodeid.rsplit("::", 1)[-1])
-        if row_id is not None:
-            self._recorder.started(row_id)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        for key, value in report.user_properties if report.when == "call" else ():
-            if key == PROPERTY:
-                self._recorder.record(msgspec.json.decode(str(value), type=RowResult))
-        if report.failed and report.when != "call":
-            row_id = self._functions[report.nodeid.rsplit("::", 1)[-1]]
-            if row_id not in self._recorder.results:
-                reason = f"{report.when} failed: {report.longreprtext.strip().splitlines()[-1]}"
-                self._recorder.record(RowResult(row_id, Verdict.ERROR, reason=reason))
-
-
-def _run_phase(plan: Plan, rows: Sequence[str], recorder: Recorder, workers: int) -> Ended:
+def _run_phase(plan: Plan, rows: Sequence[str], recorder: Recorder, workers: int, stop: Stop) -> tuple[Ended, str]:
     phase_plan = msgspec.structs.replace(plan, rows=list(rows))
-    functions = {load_catalogue().row(row_id).function: row_id for row_id in rows}
+    relay = Relay(recorder, {load_catalogue().row(row_id).function: row_id for row_id in rows}, stop)
     with _pytest_environment(plan.directory):
-        code = pytest.main(
-            _pytest_arguments(phase_plan.write(), plan.directory, workers), [_Relay(recorder, functions)]
-        )
-    if code is pytest.ExitCode.INTERRUPTED:
-        return "interrupted"
-    return "completed" if code in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} else "broken"
+        code = pytest.main(_pytest_arguments(phase_plan.write(), plan.directory, workers), [relay])
+    if stop.requested:
+        return "interrupted", ""
+    if relay.broken or code not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}:
+        return "broken", relay.broken or f"pytest ended with {code!r}"
+    return "completed", ""
 
 
 def _pytest_arguments(plan_file: Path, directory: Path, workers: int) -> list[str]:
@@ -205,8 +177,9 @@ def _pytest_environment(directory: Path) -> Iterator[None]:
     """Pytest sees our checks and nothing of the project it is started in."""
     before = dict(os.environ)
     here = Path.cwd()
-    for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "CI"):
-        os.environ.pop(name, None)
+    for name in before:
+        if name == "CI" or name.startswith(("PYTEST_", "HYPOTHESIS_")):
+            del os.environ[name]
     os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONSAFEPATH": "1"}
     os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(directory / "hypothesis")
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
@@ -245,14 +218,14 @@ def _plan(  # noqa: PLR0917  one call site
 
 
 def _reproduce(options: Options) -> str:
-    words = ["falsify run"]
+    words = ["falsify", "run"]
     if options.engine != "reference":
-        words.append(f"--engine {options.engine}")
+        words += ["--engine", options.engine]
     if options.model:
-        words.append(f"--model {options.model}")
+        words += ["--model", options.model]
     if options.profile != "default":
-        words.append(f"--profile {options.profile}")
-    return " ".join([*words, f"--seed {options.seed}"])
+        words += ["--profile", options.profile]
+    return shlex.join([*words, "--seed", str(options.seed)])
 
 
 def _header(
@@ -263,7 +236,7 @@ def _header(
         schema=SCHEMA_VERSION,
         trial_id=plan.directory.name,
         started=now(),
-        engine=_identity(manifest, plan),
+        engine=_identity(manifest),
         model=plan.model,
         rows=[row.id for row in catalogue.rows],
         selected=[row.id for row in catalogue.select(options.words, options.sections)],
@@ -279,10 +252,9 @@ def _header(
     )
 
 
-def _identity(manifest: LoadedManifest, plan: Plan) -> EngineIdentity:
-    """What the manifest says and, if its driver starts, what the driver says; a dead one is F-BUILD-001's finding."""
+def _identity(manifest: LoadedManifest) -> EngineIdentity:
     table = manifest.manifest.engine
-    said = EngineIdentity(
+    return EngineIdentity(
         name=table.name,
         version=table.version,
         manifest=manifest.path.name,
@@ -290,15 +262,18 @@ def _identity(manifest: LoadedManifest, plan: Plan) -> EngineIdentity:
         precision=table.precision,
         is_reference=table.reference,
     )
-    if manifest.manifest.driver is None:
-        return said
-    with Engine(launch_of(manifest, plan)) as engine:
+
+
+def _introduced(ready: Ready) -> EngineIdentity:
+    """The identity with what the driver says, if it starts; a dead one is F-BUILD-001's finding."""
+    said = ready.header.engine
+    with Engine(launch_of(load_manifest(ready.plan.engine), ready.plan)) as engine:
         try:
             info = engine.info
-        except (DriverFailure, EngineRefused):
+        except DriverFailure:
             return said
     offered = [capability.value for capability in info.capabilities]
-    return msgspec.structs.replace(said, version=info.version, capabilities=offered)
+    return msgspec.structs.replace(said, version=info.version[:_SHOWN_VERSION], capabilities=offered)
 
 
 def _phases(catalogue: Catalogue, plan: Plan) -> tuple[tuple[str, ...], ...]:
@@ -307,13 +282,9 @@ def _phases(catalogue: Catalogue, plan: Plan) -> tuple[tuple[str, ...], ...]:
     return untimed, tuple(row_id for row_id in plan.rows if catalogue.row(row_id).alone)
 
 
-def _why_not_written(needs_cuda: bool, gpu: bool) -> str:
-    return NO_DEVICE if needs_cuda and not gpu else NOT_WRITTEN
-
-
-def _absent(row_id: str, reasons: dict[str, str], ended: Ended) -> RowResult:
+def _absent(reasons: dict[str, str], ended: Ended, cause: str, row_id: str) -> RowResult:
     if row_id in reasons:
         return untested(row_id, reasons[row_id])
     if ended == "interrupted":
         return untested(row_id, INTERRUPTED)
-    return RowResult(row_id, Verdict.ERROR, reason="the check left no result")
+    return RowResult(row_id, Verdict.ERROR, reason=f"{NO_RESULT}: {cause}" if cause else NO_RESULT)

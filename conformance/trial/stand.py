@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ def _all_finite(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(_all_finite, value.values()))
     return all(map(_all_finite, value)) if isinstance(value, list | tuple) else True
+
+
+def _free(path: Path) -> Path:
+    """The path, or the next one with a number: evidence is never written over evidence."""
+    numbered = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(2))
+    return next(each for each in chain([path], numbered) if not each.exists())
 
 
 class NotTried(Exception):
@@ -142,7 +149,7 @@ class Stand:
     def attach(self, source: Path, name: str | None = None) -> Evidence:
         """Keep a copy of a file as evidence of this row, with its hash."""
         name = name or source.name
-        target = self.plan.directory / "evidence" / self.row.id / name
+        target = _free(self.plan.directory / "evidence" / self.row.id / name)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
         content = target.read_bytes()
@@ -158,7 +165,7 @@ class Stand:
     def attach_text(self, name: str, text: str) -> Evidence:
         """Keep a text as evidence of this row."""
         path = self.directory / name
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8", errors="replace")
         return self.attach(path)
 
     # --- engine -------------------------------------------------------------------------------------------

@@ -160,6 +160,12 @@ def wrong_id():
     time.sleep(60)
 
 
+def wrong_id_on_model():
+    answer(read(), {**ENGINE, "capabilities": ["model", "generate"]})
+    answer({"id": read()["id"] + 1}, {})
+    time.sleep(60)
+
+
 def answer_twice():
     request = opened()
     answer(request, {"payload": "once"})

@@ -202,7 +202,9 @@ class SkipsForeignDtypes(ReferenceEngine):
         loader.require_weight_dtype = lambda *_: None
         empty, transfer = loader.CudaStorage.empty, loader.transfer
         loader.CudaStorage.empty = lambda dtype, *rest: empty(dtype if dtype in {"F32", "F16", "BF16"} else "F32", [0], rest[1]) if dtype not in {"F32", "F16", "BF16"} else empty(dtype, *rest)  # fmt: skip
-        loader.transfer = lambda moves, device: transfer([(w, t) for w, t in moves if t.nbytes == w.entry.nbytes], device)
+        loader.transfer = lambda moves, device: transfer(
+            [(w, t) for w, t in moves if t.nbytes == w.entry.nbytes], device
+        )
         try:
             return super().storage_load_file(params)
         finally:
