@@ -144,7 +144,8 @@ def test_f_qual_073(stand: Stand) -> None:
 
 
 def test_f_qual_074(stand: Stand) -> None:
-    cases = golden_cases(stand)
+    # Prefilling a long prompt forty times is seconds on a GPU and minutes in a rehearsal.
+    cases = sorted(golden_cases(stand), key=lambda case: len(case.prompt_ids), reverse=stand.gpu)
     with loaded_model(stand) as model:
         for case in cases[:3]:
             first = ask(stand, model, case).ids
@@ -152,7 +153,7 @@ def test_f_qual_074(stand: Stand) -> None:
             stand.equal(f"twice_in_a_row/{case.name}", expected=list(first), observed=list(twice))
             answers, bits = [], []
             for repeat in range(_REPEATS):
-                ask(stand, model, cases[repeat % len(cases)])
+                ask(stand, model, cases[repeat % min(len(cases), 6)])
                 answers.append(tuple(ask(stand, model, case).ids))
                 bits.append(logits_at(stand, model, case).tobytes())
             stand.equal(

@@ -88,7 +88,7 @@ def test_f_perf_086(stand: Stand) -> None:
 def test_f_perf_087(stand: Stand) -> None:
     golden = first_golden(stand)
     with stand.opened_device() as device, loaded_model(stand) as model:
-        longest = Generate(model.handle, 128 if stand.gpu else 12, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
+        longest = Generate(model.handle, 128 if stand.gpu else 8, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
 
         def generation() -> None:
             stand.engine.call("generate", longest)
