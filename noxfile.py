@@ -42,7 +42,7 @@ def falsify(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
     install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
 @nox.session

@@ -13,10 +13,8 @@ from conformance.catalogue import load_catalogue
 from conformance.corpus.safetensors.core import CORE, tried_on
 from conformance.corpus.safetensors.keep import load
 from conformance.corpus.safetensors.registry import CLASSES
-from conformance.judge import Situation, judge
 from conformance.observations import Cases
 from conformance.record import read_record
-from conformance.thresholds import load_thresholds
 from conformance.verdicts import Verdict
 
 TESTS = Path(__file__).parents[1]
@@ -122,18 +120,6 @@ def test_kept_file_is_replayed(tmp_path):
     assert {line.split()[0] for line in still.stdout.splitlines()} == {"FAILED"}
     assert fixed.returncode == 0
     assert {line.split()[0] for line in fixed.stdout.splitlines()} == {"FIXED"}
-
-
-def test_a_failure_of_hardening_hides_no_failure_of_the_criterion(tmp_path):
-    class Stranger:
-        severity = "FAIL"
-
-    del Stranger, tmp_path
-    row = load_catalogue().row("F-PARSE-041")
-    ran = {found.name: 30 for found in tried_on(row.id, "default")}
-    seen = [Cases(name=name, ran=ran, required=ran, hardening=name == "clear") for name in ("files", "clear")]
-    verdict = judge(row, seen, load_thresholds(), Situation(gpu=False, is_reference=False)).verdict
-    assert verdict is Verdict.CORROBORATED
 
 
 def test_core_has_at_least_sixty_classes_and_knows_each():

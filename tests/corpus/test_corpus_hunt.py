@@ -193,3 +193,19 @@ def test_hunt_tells_how_a_broken_parser_fails(parser, name, how, tmp_path):
     hunted = hunt(BY_NAME[name], prober(PARSERS[parser](), tmp_path).try_bytes, budget=Budget(seconds=1.0))
     assert hunted.failure is not None
     assert hunted.failure.finding.how is how
+
+
+def test_a_mild_failure_hides_no_grave_one(tmp_path):
+    class VagueNoHoles(NoHoles):
+        message = "{path}: failed to load invalid file"
+
+        def follows(self, _name, begin, _end, cursor):
+            if (begin - cursor) % 2:
+                raise Bad("hole")
+
+    try_file = prober(VagueNoHoles(), tmp_path).try_bytes
+    found = BY_NAME["offsets.hole"]
+    grave = hunt(found, try_file, counts=lambda failure: failure.finding.how is not How.UNCLEAR_ERROR)
+    mild = hunt(found, try_file, counts=lambda failure: failure.finding.how is How.UNCLEAR_ERROR)
+    assert grave.failure.finding.how is How.WRONG_ACCEPT
+    assert mild.failure.finding.how is How.UNCLEAR_ERROR
