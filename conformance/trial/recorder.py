@@ -45,7 +45,11 @@ class Recorder:
         self._listener = listener
         self._began = time.monotonic()
         self._file = self.path.open("xb")
-        self._write(encode_line(header))
+        try:
+            self._write(encode_line(header))
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

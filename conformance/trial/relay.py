@@ -47,14 +47,14 @@ class Relay:
                 self._recorder.record(_decoded(row_id, text))
         elif (report.when == "call" or not report.passed) and row_id not in self._recorder.results:
             where = "" if report.when == "call" else f", {report.when if report.when in _PHASES else 'worker'} failed"
-            reason = f"{NO_RESULT}{where}: {_last_line(report.longreprtext)}"
+            reason = f"{NO_RESULT}{where}: {_why(report)}"
             self._recorder.record(RowResult(row_id, Verdict.ERROR, reason=reason))
         self._break_off_if_asked()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep why a file of checks could not be collected."""
         if report.failed and not self.broken:
-            self.broken = f"{report.nodeid or 'checks'} cannot be collected: {_last_line(report.longreprtext)}"
+            self.broken = f"{report.nodeid or 'checks'} cannot be collected: {_why(report)}"
 
     def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Keep what broke the machinery itself."""
@@ -89,6 +89,11 @@ def _decoded(row_id: str, text: str) -> RowResult:
     if result.id != row_id:
         return RowResult(row_id, Verdict.ERROR, reason=f"{NO_RESULT} of its own: it speaks of {result.id}")
     return result
+
+
+def _why(report: pytest.TestReport | pytest.CollectReport) -> str:
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return _last_line(report.longreprtext) if crash is None else str(crash.message).split("\n", 1)[0]
 
 
 def _last_line(text: str) -> str:

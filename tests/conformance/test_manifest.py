@@ -1,0 +1,70 @@
+"""Manifests are read strictly, and what is filled in is text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conformance.manifest import BrokenManifest, UnknownEngine, known_engines, load_manifest
+
+MINIMAL = '[engine]\nname = "x"\n'
+
+
+def load(tmp_path, text):
+    path = tmp_path / "engine.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_manifest(str(path))
+
+
+@pytest.mark.parametrize("name", known_engines())
+def test_every_shipped_manifest_can_be_read(name):
+    assert load_manifest(name).manifest.engine.name
+
+
+def test_a_manifest_knows_where_it_lies_and_its_hash(tmp_path):
+    loaded = load(tmp_path, MINIMAL)
+
+    assert loaded.path == tmp_path / "engine.toml"
+    assert len(loaded.sha256) == 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[engine]\n",
+        "name = ",
+        b"\xff",
+        MINIMAL + "speed = 1\n",
+        MINIMAL + "[drivr]\n",
+        MINIMAL + '[driver]\ncommand = "x"\n',
+        MINIMAL + "[driver]\ncommand = []\n",
+        MINIMAL + '[driver]\ncommand = ["x"]\nstartup_timeout_s = 0\n',
+        MINIMAL + '[driver]\ncommand = ["x"]\nstartup_timeout_s = nan\n',
+        MINIMAL + '[build]\ncommand = ["x"]\ntimeout_s = 1e9\n',
+        MINIMAL + 'precision = "f64"\n',
+    ],
+)
+def test_what_is_misspelt_or_out_of_range_is_broken_and_names_the_file(tmp_path, text):
+    with pytest.raises(BrokenManifest, match=r"engine\.toml: "):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", ["no-such", "no/such.toml", ".", "/", "x.toml"])
+def test_an_engine_that_is_not_there_says_which_there_are(name):
+    with pytest.raises(UnknownEngine, match="reference"):
+        load_manifest(name)
+
+
+def test_placeholders_are_filled_and_unknown_ones_stay(tmp_path):
+    filled = load(tmp_path, MINIMAL).filled(["{manifest_dir}/x", "{prompt}", "{other}", "{}"], prompt="p", python="py")
+
+    assert filled == [f"{tmp_path}/x", "p", "{other}", "{}"]
+
+
+@given(prompt=st.text(), tokens=st.integers())
+def test_what_is_filled_in_is_never_filled_again(tmp_path_factory, prompt, tokens):
+    loaded = load(tmp_path_factory.mktemp("m"), MINIMAL)
+
+    filled = loaded.filled(["{prompt}", "{max_tokens}"], prompt="{max_tokens}{python}" + prompt, max_tokens=str(tokens))
+
+    assert filled == ["{max_tokens}{python}" + prompt, str(tokens)]
