@@ -36,7 +36,7 @@ def sample(name: str, annotation: str, position: int) -> Any:
 
 def show(kind: type) -> dict[str, Any]:
     """Build one error from its own signature and look at its text."""
-    parameters = list(inspect.signature(kind).parameters.values())
+    parameters = _parameters(kind)
     wanted = [p for p in parameters if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
     given = {p.name: sample(p.name, str(p.annotation), i) for i, p in enumerate(wanted)}
     positional = [given[p.name] for p in wanted if p.kind is not p.KEYWORD_ONLY]
@@ -47,6 +47,14 @@ def show(kind: type) -> dict[str, Any]:
         return {"error": f"{type(error).__name__}: {error}"}
     lost = [name for name, value in given.items() if not _told(value, text)]
     return {"text": text, "says_something": bool(text.strip()) and text.strip() != kind.__name__, "lost": lost}
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    """Those of its constructor; one that it leaves to Python's exceptions takes a message."""
+    try:
+        return list(inspect.signature(kind).parameters.values())
+    except ValueError:
+        return [inspect.Parameter("message", inspect.Parameter.POSITIONAL_ONLY)]
 
 
 def _told(value: Any, text: str) -> bool:

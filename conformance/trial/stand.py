@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from conformance.catalogue import NO_DEVICE, Row
-from conformance.corpus.goldens import Goldens, load_goldens
+from conformance.corpus.goldens import Goldens, GoldensForAnotherModel, load_goldens
 from conformance.manifest import LoadedManifest
 from conformance.observations import (
     Equal,
@@ -103,11 +103,16 @@ class Stand:
         """Golden outputs for the checkpoint on trial.
 
         Raises:
-            NotTried: there are none for this checkpoint.
+            NotTried: there are none for this checkpoint, or only those of other weights.
         """
         if self.plan.goldens_dir is None:
             raise NotTried(f"no goldens for {self.plan.model.name}; make them with `falsify golden`")
-        return load_goldens(Path(self.plan.goldens_dir))
+        goldens = load_goldens(Path(self.plan.goldens_dir))
+        try:
+            goldens.require(self.plan.model.sha256)
+        except GoldensForAnotherModel as error:
+            raise NotTried(f"no goldens for {self.plan.model.name}: {error}") from error
+        return goldens
 
     # --- observing ----------------------------------------------------------------------------------------
 
