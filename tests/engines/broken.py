@@ -202,18 +202,6 @@ class SkipsForeignDtypes(ReferenceEngine):
         from reference_engine import loader
         from reference_engine.checkpoint import Checkpoint
 
-<<<<<<< HEAD
-        loader.require_weight_dtype = lambda *_: None
-        empty, transfer = loader.CudaStorage.empty, loader.transfer
-        loader.CudaStorage.empty = lambda dtype, *rest: empty(dtype if dtype in {"F32", "F16", "BF16"} else "F32", [0], rest[1]) if dtype not in {"F32", "F16", "BF16"} else empty(dtype, *rest)  # fmt: skip
-        loader.transfer = lambda moves, device: transfer(
-            [(w, t) for w, t in moves if t.nbytes == w.entry.nbytes], device
-        )
-        try:
-            return super().storage_load_file(params)
-        finally:
-            loader.CudaStorage.empty, loader.transfer = empty, transfer
-=======
         class OnlyWeights(Checkpoint):
             def __enter__(self):
                 opened = super().__enter__()
@@ -223,7 +211,6 @@ class SkipsForeignDtypes(ReferenceEngine):
 
         loader.Checkpoint = OnlyWeights
         return super().storage_load_file(params)
->>>>>>> parse
 
 
 class LeavesHalf(ReferenceEngine):

@@ -236,7 +236,7 @@ class Terminal:
     def __init__(self, *arguments):
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
-            os.execv(sys.executable, [*APR, *map(str, arguments)])  # noqa: S606 - the point is no shell
+            os.execv(sys.executable, [*APR, *map(str, arguments)])
         self.seen = b""
 
     def wait_for(self, text, seconds=60):

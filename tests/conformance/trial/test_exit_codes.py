@@ -198,9 +198,8 @@ def test_checks_that_cannot_be_imported_are_the_harnesss_error(trial, tmp_path, 
     ],
 )
 def test_a_check_that_ends_in_any_other_way_is_an_error_and_never_green(trial, tmp_path, checks, body, reason):
-    checks(
-        f"def test_f_cuda_013(stand):\n    {body}\n\n\ndef test_f_cuda_014(stand):\n    stand.missing('positive', 'x')\n"
-    )
+    other = "def test_f_cuda_014(stand):\n    stand.missing('positive', 'x')\n"
+    checks(f"def test_f_cuda_013(stand):\n    {body}\n\n\n{other}")
 
     finished = trial(write_manifest(tmp_path), "F-CUDA-013", "F-CUDA-014", workers=2 if "_exit" in body else 1)
 
