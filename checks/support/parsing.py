@@ -135,8 +135,8 @@ class Hunter:
 
 
 def prober_of(stand: Stand) -> Prober:
-    """Tries files on the trial's engine; they lie in the directory that its tensors go to."""
-    return Prober(stand.engine, stand.plan.directory / "exchange")
+    """Tries files on the trial's engine; they lie in the row's own directory, for rows run side by side."""
+    return Prober(stand.engine, stand.plan.directory / "exchange", cases=stand.directory / "cases")
 
 
 def try_each(

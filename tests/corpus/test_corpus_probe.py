@@ -168,3 +168,20 @@ def test_peak_memory_sees_what_is_already_freed():
     memory.begin()
     assert memory.growth() < 16 * 2**20
     memory.close()
+
+
+def test_probers_side_by_side_take_no_file_from_each_other(tmp_path):
+    data = example("offsets.hole").data
+
+    class Meddled(InProcess):
+        def call(self, method, params=None, **rest):
+            if method == "file.open" and self.other is not None:
+                other, self.other = self.other, None
+                other.try_bytes(data)
+            return super().call(method, params, **rest)
+
+    engine = Meddled(Strict(), tmp_path)
+    engine.other = Prober(InProcess(Strict(), tmp_path), tmp_path, cases=tmp_path / "b")
+    outcome = Prober(engine, tmp_path, cases=tmp_path / "a").try_bytes(data)
+    assert outcome.status is Status.REJECTED
+    assert outcome.kind == "invalid_file"

@@ -128,11 +128,17 @@ class Outcome:
 
 
 class Prober:
-    """Tries files on one engine; every file gets a name of its own inside `run_dir`."""
+    """Tries files on one engine, whose tensors come into `run_dir`.
 
-    def __init__(self, engine: Asked, run_dir: Path, allowance: Allowance | None = None) -> None:
+    Files are named by what they hold, inside `cases` (or `run_dir/cases`): two probers that work at the same time
+    need a directory each, or one removes the file that the other has just written.
+    """
+
+    def __init__(
+        self, engine: Asked, run_dir: Path, allowance: Allowance | None = None, *, cases: Path | None = None
+    ) -> None:
         self._engine = engine
-        self._directory = run_dir / "cases"
+        self._directory = cases or run_dir / "cases"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._run_dir = run_dir.resolve()
         self._allowance = allowance or Allowance()
