@@ -20,6 +20,7 @@ MEANING: dict[str, dict[str, str]] = {
         "name": "What records and scorecards call it.",
         "version": "Overruled by what the driver says in `initialize`.",
         "language": "Roles are resolved by reflection only for `python`.",
+        "formats": "Other formats it reads beside SafeTensors: `gguf`, `apr`; F-QUAL-076 and F-QUAL-077 try them.",
         "precision": "How F32 is multiplied: `ieee_f32`, `tf32` or `bf16`.",
         "reference": "Hardening is mandatory for it instead of a WARNING. Leave it out.",
     },

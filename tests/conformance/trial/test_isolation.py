@@ -70,15 +70,6 @@ def test_a_hostile_project_changes_nothing(tmp_path, hostile, workers):
     left = {path.name for path in hostile.iterdir() if path.name != "__pycache__"}
     planted = {"checks", "reports", "tests", "conftest.py", "sitecustomize.py", "pytest.ini"}
     planted |= {"emptying.py", ".hypothesis"}
-        "checks",
-        "reports",
-        "tests",
-        "conftest.py",
-        "sitecustomize.py",
-        "pytest.ini",
-        "emptying.py",
-        ".hypothesis",
-    }
     assert left == planted | {"rough"}
 
 
