@@ -84,6 +84,7 @@ def test_f_build_007(stand: Stand) -> None:
     table = required(stand, "tests")
     shop = workshop(stand)
     collected = shop.run(table, shop.export("tests"))
+    stand.attach_text("tests.log", collected.output)
     stand.equal("compile", expected=0, observed=collected.status, note=collected.told)
     broken = shop.export("tests-broken")
     plant_broken_test(stand, broken)
@@ -114,6 +115,7 @@ def test_f_build_009(stand: Stand) -> None:
     table = required(stand, "lint")
     shop = workshop(stand)
     linted = shop.run(table, shop.export("lint"))
+    stand.attach_text("lint.log", linted.output)
     stand.equal("clean", expected=0, observed=linted.status, note=linted.told)
     broken = shop.export("lint-broken")
     plant_lint_violation(stand, broken)
@@ -127,6 +129,7 @@ def test_f_build_010(stand: Stand) -> None:
     shop, site = workshop(stand), stand.directory / "site"
     copy = shop.export("docs")
     built = shop.run(table, copy, out=str(site))
+    stand.attach_text("docs.log", built.output)
     stand.equal("builds", expected=0, observed=built.status, note=built.told)
     stand.equal("warnings", expected=[], observed=warnings_in(built.output))
     wanted = public_items(copy, packages)
