@@ -9,6 +9,7 @@ from checks.support.quality import (
     as_messages,
     ask,
     between,
+    cheapest,
     distance,
     first_golden,
     golden_cases,
@@ -144,8 +145,8 @@ def test_f_qual_073(stand: Stand) -> None:
 
 
 def test_f_qual_074(stand: Stand) -> None:
-    # Prefilling a long prompt forty times is seconds on a GPU and minutes in a rehearsal.
-    cases = sorted(golden_cases(stand), key=lambda case: len(case.prompt_ids), reverse=stand.gpu)
+    # A long prompt and answer, forty times over, is seconds on a GPU and minutes in a rehearsal.
+    cases = golden_cases(stand) if stand.gpu else cheapest(golden_cases(stand))
     with loaded_model(stand) as model:
         for case in cases[:3]:
             first = ask(stand, model, case).ids
@@ -214,6 +215,8 @@ def test_f_qual_079(stand: Stand) -> None:
             answer = ask(stand, model, case)
             observe_ids(stand, model, case, answer)
             stand.equal(f"obeys/{case.name}", expected=[], observed=missing_words(case, answer.text))
+            if changed:
+                continue
             bare = [turn for turn in as_messages(case) if turn.role != "system"]
             without = stand.engine.call("generate", Generate(model.handle, case.max_tokens, messages=bare))
             if without.ids != answer.ids:

@@ -8,7 +8,7 @@ import psutil
 
 from checks.support.devices import growth_over
 from checks.support.pool import all_runs, cpu_rate, sample, timed, utilisation_while_decoding
-from checks.support.quality import first_golden, loaded_model
+from checks.support.quality import cheapest, loaded_model
 from conformance.observations import Sample
 from conformance.protocol.messages import Generate
 from conformance.trial.stand import Stand
@@ -86,7 +86,7 @@ def test_f_perf_086(stand: Stand) -> None:
 
 
 def test_f_perf_087(stand: Stand) -> None:
-    golden = first_golden(stand)
+    golden = cheapest(stand.goldens.run.cases)[0]
     with stand.opened_device() as device, loaded_model(stand) as model:
         longest = Generate(model.handle, 128 if stand.gpu else 8, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
 

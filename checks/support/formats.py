@@ -9,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from checks.support.checkpoints import copy_of, tensors_of
-from checks.support.quality import ask, between, golden_cases, loaded_from, loaded_model, logits_at, observe_ids
+from checks.support.quality import (
+    ask,
+    between,
+    cheapest,
+    golden_cases,
+    loaded_from,
+    loaded_model,
+    logits_at,
+    observe_ids,
+)
 from checks.support.tensors import write_safetensors
 from checks.support.weights import WEIGHTS, negated
 from conformance.corpus.apr_writing import APR_NAME
@@ -19,7 +28,7 @@ from conformance.corpus.goldens import GoldenCase
 from conformance.corpus.variants import VARIANTS
 from conformance.trial.stand import NotTried, Stand
 
-_SMALL_BYTES, _CASES_OF_LARGE = 100 * 1024 * 1024, 4
+_CASES_IN_REHEARSAL = 6
 _CHANGED = "model.layers.0.mlp.down_proj.weight"
 
 
@@ -53,8 +62,8 @@ def compare_with_safetensors(stand: Stand, form: Format) -> None:
     if form.name not in stand.manifest.manifest.engine.formats:
         raise NotTried(f"the manifest's engine.formats do not claim {form.name}")
     cases = golden_cases(stand)
-    if stand.plan.model.nbytes > _SMALL_BYTES and not stand.gpu:
-        cases = sorted(cases, key=lambda case: len(case.prompt_ids))[:_CASES_OF_LARGE]
+    if not stand.gpu:
+        cases = cheapest(cases)[:_CASES_IN_REHEARSAL]
     file = form.write(stand.model_directory, stand.directory / "alone")
     with loaded_model(stand) as model:
         answers = {case.name: list(ask(stand, model, case).ids) for case in cases}

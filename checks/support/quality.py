@@ -61,6 +61,11 @@ def golden_cases(stand: Stand, row: str | None = None) -> Sequence[GoldenCase]:
     return cases
 
 
+def cheapest(cases: Sequence[GoldenCase]) -> list[GoldenCase]:
+    """The cases, those with the fewest tokens to push and to choose first: a choice for rehearsals."""
+    return sorted(cases, key=lambda case: len(case.prompt_ids) + 20 * len(case.ids))
+
+
 def first_golden(stand: Stand) -> GoldenCase:
     """A golden generation of at least two ids.
 
