@@ -52,7 +52,7 @@ def assert_interrupted(process, out, said):
     assert "Traceback" not in said[1]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_to_the_harness_alone_leaves_a_valid_record(asleep, tmp_path, number, workers):
     process = asleep(workers)
@@ -62,7 +62,7 @@ def test_one_signal_to_the_harness_alone_leaves_a_valid_record(asleep, tmp_path,
     assert_interrupted(process, tmp_path / "out", process.communicate(timeout=TIMEOUT_S))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_three_times_reaches_the_whole_group_and_leaves_a_valid_record(asleep, tmp_path, workers):
     process = asleep(workers)
 
@@ -72,6 +72,7 @@ def test_ctrl_c_three_times_reaches_the_whole_group_and_leaves_a_valid_record(as
     assert_interrupted(process, tmp_path / "out", process.communicate(timeout=TIMEOUT_S))
 
 
+@pytest.mark.slow
 def test_all_three_signals_one_after_the_other(asleep, tmp_path):
     process = asleep(2)
 
@@ -89,7 +90,7 @@ def test_a_trial_started_with_sigint_ignored_can_be_interrupted(asleep, tmp_path
     assert_interrupted(process, tmp_path / "out", process.communicate(timeout=TIMEOUT_S))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sigkill_leaves_a_truncated_record_and_no_process_within_two_seconds(asleep, tmp_path, workers):
     process = asleep(workers)
 

@@ -41,7 +41,7 @@ def verdicts(record):
     return [(row.id, row.verdict, row.reason) for row in record.rows]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_hostile_project_changes_nothing(tmp_path, hostile, workers):
     manifest = write_manifest(tmp_path)
     variables = {
@@ -73,6 +73,7 @@ def test_a_hostile_project_changes_nothing(tmp_path, hostile, workers):
     assert left == planted | {"rough"}
 
 
+@pytest.mark.slow
 def test_two_trials_in_one_place_at_the_same_time_do_not_disturb_each_other(tmp_path):
     manifest, out = write_manifest(tmp_path), tmp_path / "out"
     pair = [

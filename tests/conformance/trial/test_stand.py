@@ -196,11 +196,13 @@ def test_a_result_recorded_twice_names_its_row():
 def test_tensors_are_read_from_the_trials_work_directory(stand, tmp_path):
     from conformance.protocol.tensors import write_tensor
 
-    (tmp_path / "work").mkdir()
-    data = write_tensor(tmp_path / "work", "F32", [2], np.array([1, 2], "<f4").tobytes())
+    mine = stand()
+    exchange = tmp_path / "exchange"
+    exchange.mkdir()
+    data = write_tensor(exchange, "F32", [2], np.array([1, 2], "<f4").tobytes())
 
-    assert stand().read_tensor(data).tolist() == [1.0, 2.0]
-    assert len(stand().read_bytes(data)) == 8
+    assert mine.read_tensor(data).tolist() == [1.0, 2.0]
+    assert len(mine.read_bytes(data)) == 8
 
 
 def test_observations_of_all_kinds_are_handed_on(stand):
