@@ -77,13 +77,18 @@ def judge(row: Row, observations: Sequence[Observed], thresholds: Thresholds, si
 
 
 def _rehearsal(findings: list[Finding]) -> Judgement:
-    """Nothing is shown about the GPU; how the CPU path fared is told beside the verdict."""
+    """Nothing is shown about the GPU; how the CPU path fared is told beside the verdict.
+
+    A lack of anything but the device stays the reason: on a GPU the row would be untested too.
+    """
     tried = [finding for finding in findings if finding.detail != NO_DEVICE]
     verdict, reason = _worst(tried)
     if tried and verdict is Verdict.ERROR:
         return Judgement(verdict, reason, findings)
     if tried and verdict is Verdict.FALSIFIED:
         return Judgement(Verdict.UNTESTED, f"{NO_DEVICE}; {reason}", findings, Rehearsed.FAILED)
+    if tried and verdict is Verdict.UNTESTED:
+        return Judgement(verdict, reason, findings)
     survived = tried and verdict in {Verdict.CORROBORATED, Verdict.WARNING}
     return Judgement(Verdict.UNTESTED, NO_DEVICE, findings, Rehearsed.SURVIVED if survived else None)
 

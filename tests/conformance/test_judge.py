@@ -314,6 +314,15 @@ def test_a_failed_rehearsal_says_so():
     assert "expected 1, observed 2" in result.reason
 
 
+@pytest.mark.parametrize("others", [[], [Missing(name="seen", reason=NO_DEVICE)]])
+def test_a_rehearsal_does_not_hide_that_something_other_than_the_device_is_lacking(others):
+    lacking = Missing(name="engine", reason="capability device is not offered")
+
+    result = judge(NEEDY, [*others, lacking], thresholds(), ON_CPU)
+
+    assert (result.verdict, result.reason, result.rehearsed) == (Verdict.UNTESTED, lacking.reason, None)
+
+
 def test_a_row_of_which_nothing_could_be_rehearsed_claims_nothing():
     result = judge(NEEDY, [Missing(name="seen", reason=NO_DEVICE), NO_NVML], thresholds(), ON_CPU)
 

@@ -178,3 +178,12 @@ def a_gpu():
     from conformance.probes.nvml import Gpu
 
     return Gpu(0, "Test GPU", "GPU-1", "0000:01:00.0", 1 << 30, 0, "1", "13.0", None, None, None, None, None, [])
+
+
+def test_a_rehearsal_of_an_engine_without_the_device_capability_is_not_open(trial, tmp_path):
+    command = ["{python}", "-I", "-S", str(DRIVERS / "hostile.py"), "exit_at_once"]
+
+    finished = trial(write_manifest(tmp_path, "file_only", command=command), DEVICE)
+
+    assert rows_of(finished)[DEVICE].reason == "capability device is not offered"
+    assert finished.record.footer.exit_code is ExitCode.UNDECIDED
