@@ -13,7 +13,7 @@ nox.options.reuse_venv = "yes"
 nox.needs_version = ">=2024.4.15"
 
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
-TOOLS = ("ruff", "mypy", "pandas-stubs")
+TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
 TEST_TOOLS = ("coverage", "jsonschema", "setuptools", "wheel")
 
 
@@ -58,3 +58,10 @@ def types(session: nox.Session) -> None:
     """Check types, strictly."""
     install(session, "--editable", ".", *TOOLS)
     session.run("mypy")
+
+
+@nox.session
+def fixture(session: nox.Session) -> None:
+    """Repeat the golden run of the shipped fixture model with transformers and compare; `-- --make` writes anew."""
+    install(session, "--editable", ".[golden]")
+    session.run("python", "-m", "conformance.corpus.fixture.golden", *session.posargs)

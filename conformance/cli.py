@@ -138,6 +138,38 @@ def engines() -> None:
         typer.echo(f"{name}\t{load_manifest(name).path}")
 
 
+@app.command()
+def golden(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A checkpoint directory with config and tokenizer.")],
+    dtype: Annotated[
+        list[str] | None, typer.Option(help="Compute dtype: F32 (default), F16 or BF16; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the goldens go. Default: beside the weights.")] = None,
+) -> None:
+    """Let transformers answer the default prompts with a checkpoint, so that engines can be held against it.
+
+    Needs the extra `golden`. Behavioural rows count only the prompts that this run itself answers.
+
+    Example:  falsify golden ./checkpoint && falsify run --model ./checkpoint
+    """
+    from conformance.corpus import golden_maker as maker  # noqa: PLC0415
+    from conformance.corpus.models import resolve_model  # noqa: PLC0415
+
+    model = _or_usage(lambda: resolve_model(str(path)))
+    for name in dtype or ["F32"]:
+        if name not in maker.DTYPES:
+            _usage(f"--dtype {name!r}: one of {', '.join(maker.DTYPES)}")
+        typer.echo(f"{name}: transformers answers on the CPU…", err=True)
+        try:
+            made = maker.make_goldens(model.directory, out or model.directory, dtype=name)
+        except (
+            maker.TransformersMissing, maker.TokenizersDisagree, maker.TokenizerMissing, maker.PromptTooLong,
+        ) as error:  # fmt: skip
+            _usage(str(error))
+        answered = sum(case.answered for case in made.run.cases)
+        typer.echo(f"{name}: {answered} of {len(made.run.cases)} prompts answered, in {out or model.directory}")
+
+
 @corpus.command()
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],

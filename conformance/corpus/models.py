@@ -49,10 +49,10 @@ def resolve_model(spec: str | None = None) -> ModelUnderTrial:
     if spec is None:
         spec = "fixture" if (FIXTURE / "model.safetensors").is_file() else "random"
     if spec == "smollm2":
-        return _describe(spec, "downloaded", smollm2.smollm2_directory(), smollm2.GOLDENS)
+        return _describe(spec, "checkpoint", smollm2.smollm2_directory(), smollm2.GOLDENS)
     if spec in {"fixture", "random"}:
         directory = FIXTURE if spec == "fixture" else RANDOM
-        return _describe(spec, "trained" if spec == "fixture" else "random", directory, directory)
+        return _describe(spec, spec, directory, directory)
     path = Path(spec).expanduser()
     if not path.exists():
         raise ModelNotFound(spec, "no such name (fixture, random, smollm2), file or directory")

@@ -1,5 +1,6 @@
 """The command line teaches, starts without the heavy libraries, and tells errors in one line."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,30 @@ def test_the_shipped_engines_are_listed():
 
     assert done.exit_code == ExitCode.OPEN
     assert done.output.startswith("reference\t")
+
+
+@pytest.mark.slow
+def test_goldens_of_a_checkpoint_can_be_made_and_tried(tmp_path):
+    from conformance.corpus.goldens import load_goldens
+    from conformance.corpus.models import RANDOM, resolve_model
+
+    checkpoint = tmp_path / "mine"
+    shutil.copytree(RANDOM, checkpoint, ignore=shutil.ignore_patterns("goldens.*"))
+    assert resolve_model(str(checkpoint)).goldens_directory is None
+
+    done = CliRunner().invoke(app, ["golden", str(checkpoint)])
+
+    assert done.exit_code == ExitCode.OPEN, done.output
+    found = resolve_model(str(checkpoint))
+    assert found.goldens_directory is not None
+    load_goldens(found.goldens_directory).require(found.sha256)
+
+
+def test_goldens_of_nothing_or_in_no_dtype_are_usage(tmp_path):
+    from conformance.corpus.models import RANDOM
+
+    assert CliRunner().invoke(app, ["golden", str(tmp_path / "absent")]).exit_code == ExitCode.USAGE
+    assert CliRunner().invoke(app, ["golden", str(RANDOM), "--dtype", "F8"]).exit_code == ExitCode.USAGE
 
 
 def test_an_option_that_does_not_exist_is_usage():
