@@ -61,6 +61,14 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Bring the generated pages up to date and build the API reference into `site/`; a warning is an error."""
+    install(session, "--editable", ".[docs]")
+    session.run("python", "-m", "conformance.documentation")
+    session.run("python", "-W", "error", "-m", "pdoc", "--output-directory", "site", "reference_engine", "reports")
+
+
+@nox.session
 def fixture(session: nox.Session) -> None:
     """Repeat the golden run of the shipped fixture model with transformers and compare; `-- --make` writes anew."""
     install(session, "--editable", ".[golden]")
