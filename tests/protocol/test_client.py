@@ -284,11 +284,16 @@ def test_a_driver_that_stops_its_guard_cannot_keep_us_waiting(hostile):
 def test_interruption_during_a_call_leaves_no_process(hostile):
     with Engine(hostile("hang")) as engine:
         pid = engine.pid
+        # Another test of this process may have left SIGINT ignored.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         timer = threading.Timer(0.3, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
         timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            engine.call("ping", PING)
-        timer.join()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                engine.call("ping", PING)
+        finally:
+            timer.join()
+            signal.signal(signal.SIGINT, before)
         assert not exists(pid)
         assert not psutil.Process().children(recursive=True)
 

