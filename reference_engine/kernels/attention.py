@@ -172,7 +172,7 @@ def _combined(
     SPLITS: tl.constexpr,
 ):
     """The heads of a group [Q, BLOCK_D] from the partial results of its splits, added in their order."""
-    AT_ONCE: tl.constexpr = 4 if SPLITS >= 4 else SPLITS
+    AT_ONCE: tl.constexpr = min(4, SPLITS)
     shared = tl.arange(0, Q)[None, :]
     split = tl.arange(0, SPLITS)[:, None]
     there = (split < active) & (shared < SHARED)
@@ -186,12 +186,12 @@ def _combined(
     result = tl.zeros((Q, BLOCK_D), tl.float32)
     for begin in range(0, active, AT_ONCE):
         some = begin + tl.arange(0, AT_ONCE)[:, None]
-        slot = (group * SPLITS + some) * SHARED + shared
-        there = (some < active) & (shared < SHARED)
-        weight = tl.exp(tl.load(partial_peaks + slot, mask=there, other=float("-inf"), cache_modifier=".cg") - peak)
+        place = (group * SPLITS + some) * SHARED + shared
+        among = (some < active) & (shared < SHARED)
+        weight = tl.exp(tl.load(partial_peaks + place, mask=among, other=float("-inf"), cache_modifier=".cg") - peak)
         part = tl.load(
-            partial + slot[:, :, None] * D + d,
-            mask=there[:, :, None] & (d < D),
+            partial + place[:, :, None] * D + d,
+            mask=among[:, :, None] & (d < D),
             other=0.0,
             cache_modifier=".cg",
         )
