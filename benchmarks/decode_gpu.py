@@ -113,7 +113,8 @@ class Bench:
         untied = weights.embedding is not weights.lm_head
         nbytes = weights.nbytes - (weights.embedding.nbytes if untied else 0)
         return {
-            "name": f"decode at {context}", "engine": engine, "dtype": self.dtype, "value": 1 / seconds, "unit": "tok/s",
+            "name": f"decode at {context}", "engine": engine, "dtype": self.dtype,
+            "value": 1 / seconds, "unit": "tok/s",
             "limit": limit / nbytes, "share_of_limit": nbytes / seconds / limit, "interval": None,
         }  # fmt: skip
 

@@ -16,7 +16,7 @@ from reference_engine.kernels.overlap import LINE, let_next_start, prefetch, wai
 
 @triton.jit
 def _rotated(start, weight, cos, sin, d, inside, eps, D: tl.constexpr, NORM: tl.constexpr):
-    """The head vectors at `start` (a pointer, or [.., 1, 1], F32) rotated; with `NORM`, normalised by `weight` [D] first."""
+    """Head vectors at `start` (a pointer, or [.., 1, 1]; F32) rotated; `NORM`: normalised by `weight` [D] first."""
     other = (d + D // 2) % D
     x = tl.load(start + d, mask=inside, other=0.0)
     swapped = tl.load(start + other, mask=inside, other=0.0)
@@ -67,7 +67,7 @@ def attend(
     SHARED: tl.constexpr = HEADS // GROUPS
     SCALE: tl.constexpr = D**-0.5
     ITEM: tl.constexpr = pairs.dtype.element_ty.primitive_bitwidth // 8
-    PER_LINE: tl.constexpr = LINE // ITEM if LINE // ITEM < BLOCK_D else BLOCK_D
+    PER_LINE: tl.constexpr = min(BLOCK_D, LINE // ITEM)
     let_next_start(OVERLAP)
     group, split = tl.program_id(0), tl.program_id(1)
     place = tl.load(position).to(tl.int32)
@@ -151,9 +151,7 @@ def attend(
             before = tl.atomic_add(arrived + group, 1, sem="acq_rel")
             if before == active - 1:
                 tl.debug_barrier()
-                result = _combined(
-                    partial, partial_peaks, partial_sums, group, active, SHARED, D, Q, BLOCK_D, SPLITS
-                )
+                result = _combined(partial, partial_peaks, partial_sums, group, active, SHARED, D, Q, BLOCK_D, SPLITS)
                 tl.store(target, result, mask=stored)
                 tl.store(arrived + group, 0)
 

@@ -87,7 +87,7 @@ HALF = Plan(
 
 def plan_of(itemsize: int, *, overlap: bool) -> Plan:
     """The plan for weights of `itemsize` bytes; without `overlap` where the device has no dependent launch."""
-    plan = F32 if itemsize == 4 else HALF  # noqa: PLR2004 - bytes of an F32
+    plan = F32 if itemsize == 4 else HALF
     return Plan(plan.qkv, plan.attention, plan.out, plan.gate_up, plan.down, plan.head, plan.overlap and overlap)
 
 

@@ -26,7 +26,9 @@ def interpreted(*arguments: object) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "dtype", "bound"), [("tied", "F32", 5e-6), ("llama", "F32", 5e-6), ("untied", "BF16", 0.1)])
+@pytest.mark.parametrize(
+    ("kind", "dtype", "bound"), [("tied", "F32", 5e-6), ("llama", "F32", 5e-6), ("untied", "BF16", 0.1)]
+)
 def test_step_equals_torch_and_itself(kind, dtype, bound, make, tmp_path):
     found = interpreted("step", make(kind, tmp_path), dtype)
     assert found["error"] < bound
