@@ -95,9 +95,9 @@ class FusedStep:
 
     def scratch(self, state: DecodeState, device: Device) -> Scratch:
         """The request's scratch memory, made at its first step."""
-        if state.scratch is None:
-            state.scratch = Scratch(self.config, self.plan, device)
-        return state.scratch
+        scratch: Scratch = state.scratch or Scratch(self.config, self.plan, device)
+        state.scratch = scratch
+        return scratch
 
     def _layer(
         self, layer: LayerWeights, pairs: torch.Tensor, cache: KvCache, state: DecodeState, scratch: Scratch
