@@ -270,7 +270,8 @@ def _(observation: LogitsDistance, limit: Limit, need: Callable[[str], float]) -
         )
         if want != got and margin > need("tie_margin")
     ]
-    stated = f"difference <= {need('max_abs'):g}, cosine >= {need('min_cosine'):g}"
+    most = logit_tolerance(limit, observation.noise)
+    stated = f"difference <= {most:.3g}, cosine >= {need('min_cosine'):g}"
     detail = (
         f"largest difference {observation.max_abs:.3g}, smallest cosine {observation.min_cosine:.6f} "
         f"over {observation.positions} positions"
@@ -283,7 +284,7 @@ def _(observation: LogitsDistance, limit: Limit, need: Callable[[str], float]) -
             f"argmax differs at step {flipped[0]}; {detail}",
             stated,
         )
-    close = observation.max_abs <= limit_of(limit.max_abs) and observation.min_cosine >= limit_of(limit.min_cosine)
+    close = observation.max_abs <= most and observation.min_cosine >= limit_of(limit.min_cosine)
     return Finding(observation.name, _verdict(close), rule, detail, stated)
 
 
@@ -304,6 +305,12 @@ def _(observation: Failed, limit: Limit, need: Callable[[str], float]) -> Findin
     del limit, need
     detail = f"{observation.how}: {observation.detail}"
     return Finding(observation.name, Verdict.FALSIFIED, "the criterion demands that it works", detail)
+
+
+def logit_tolerance(limit: Limit, noise: float | None) -> float:
+    """How far a logit may be off: `max_abs`, or less where the golden run's rounding noise is known and small."""
+    most = limit_of(limit.max_abs)
+    return most if noise is None or limit.times_noise is None else min(most, limit.times_noise * noise)
 
 
 def limit_of(value: float | None) -> float:

@@ -28,7 +28,8 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     `alpha` is the row's error rate for FALSIFIED and for CORROBORATED alike; `looks` the run counts at which a
     sequential rule may stop; `max_sd` the largest spread (of logarithms) at which it may decide at all. A single
     number beyond its limit is INCONCLUSIVE up to `undecided_to`, and throughout where `otherwise` says so: then it
-    is a precondition of the measurement, not the claim.
+    is a precondition of the measurement, not the claim. `times_noise` bounds a difference of logits by the golden
+    run's own rounding noise, and `max_abs` where that is larger or unknown.
     """
 
     reason: str
@@ -39,6 +40,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     looks: tuple[int, ...] = ()
     max_sd: float | None = None
     max_abs: float | None = None
+    times_noise: float | None = None
     min_cosine: float | None = None
     tie_margin: float | None = None
     max_ties: int | None = None

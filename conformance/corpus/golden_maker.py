@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer
 
 from conformance.corpus.checkpoint import fingerprint, read_json
 from conformance.corpus.golden_cases import ForcedSequence, GoldenCaseList, GoldenPrompt, load_cases
+from conformance.corpus.golden_noise import rounding_noise
 from conformance.corpus.goldens import (
     TOP,
     Floats,
@@ -35,6 +37,8 @@ from conformance.corpus.goldens import (
 COLUMNS = 128
 ALL_COLUMNS_VOCABULARY = 2048
 LOGIT_TOLERANCE = 1e-4
+NOISE_RATIO = 1.5
+"""How far the rounding noise of two right golden runs may be apart: it is a maximum over rounding errors."""
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -136,7 +140,17 @@ def golden_run(model_dir: Path, cases: GoldenCaseList, dtype: str = "F32", threa
         arrays: dict[str, npt.NDArray[np.generic]] = {"columns": columns.astype(np.int32)}
         generated = [_generate(reference, case, columns, arrays) for case in cases.case]
         forced = [_force(reference, sequence, columns, arrays) for sequence in cases.forced]
-    run = GoldenRun(
+    golden = Goldens(_record(model_dir, reference, dtype, generated, forced), arrays)
+    if dtype != "F32":
+        return golden
+    noise = rounding_noise(_load_model(model_dir, torch.float64), golden)
+    return Goldens(msgspec.structs.replace(golden.run, noise=noise), arrays)
+
+
+def _record(
+    model_dir: Path, reference: _Reference, dtype: str, generated: list[GoldenCase], forced: list[GoldenForced]
+) -> GoldenRun:
+    return GoldenRun(
         model_sha256=fingerprint(model_dir).sha256,
         source=_source(dtype),
         dtype=dtype,
@@ -145,7 +159,6 @@ def golden_run(model_dir: Path, cases: GoldenCaseList, dtype: str = "F32", threa
         cases=tuple(generated),
         forced=tuple(forced),
     )
-    return Goldens(run, arrays)
 
 
 def check_goldens(model_dir: Path, stored_dir: Path, cases: GoldenCaseList | None = None, dtype: str = "F32") -> None:
@@ -175,7 +188,13 @@ def compare_goldens(stored: Goldens, rebuilt: Goldens) -> list[str]:
             distance = _logit_distance(stored, before[name], rebuilt, after[name])
             if not distance <= LOGIT_TOLERANCE:
                 differences.append(f"{name}: logits differ by {distance:.2g}")
-    return differences
+    return differences + _noise_differences(stored.run.noise, rebuilt.run.noise)
+
+
+def _noise_differences(stored: float | None, rebuilt: float | None) -> list[str]:
+    if stored is None or rebuilt is None or max(stored, rebuilt) <= NOISE_RATIO * min(stored, rebuilt):
+        return []
+    return [f"rounding noise {rebuilt:.2g}, {stored:.2g} stored"]
 
 
 def _exact_part(case: GoldenCase | GoldenForced) -> tuple[object, ...]:
@@ -217,14 +236,19 @@ def _source(dtype: str) -> str:
     return f"transformers {_transformers().__version__}, torch {torch.__version__}, {dtype}, CPU, eager"
 
 
-def _load_reference(model_dir: Path, dtype: str) -> _Reference:
+def _load_model(model_dir: Path, dtype: torch.dtype) -> Any:
     transformers = _transformers()
     transformers.utils.logging.disable_progress_bar()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=dtype, attn_implementation="eager", local_files_only=True
+    ).eval()
+
+
+def _load_reference(model_dir: Path, dtype: str) -> _Reference:
+    transformers = _transformers()
     tokenizer_file = model_dir / "tokenizer.json"
     has_tokenizer = tokenizer_file.is_file()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=DTYPES[dtype], attn_implementation="eager", local_files_only=True
-    ).eval()
+    model = _load_model(model_dir, DTYPES[dtype])
     return _Reference(
         model=model,
         new_cache=transformers.DynamicCache,
