@@ -71,9 +71,8 @@ def main() -> None:
     ours = check(GENERATION, chosen.directory / "generation.txt", chosen.seconds)
     beyond = leaks(ours) - leaks(empty)
     print(f"empty program: {errors(empty)} errors, {leaks(empty).total()} leak records")
-    print(
-        f"generation: {errors(ours)} errors, {leaks(ours).total()} leak records, {beyond.total()} beyond the empty one's"
-    )
+    own = beyond.total()
+    print(f"generation: {errors(ours)} errors, {leaks(ours).total()} leak records, {own} that the empty one lacks")
     for record, count in beyond.items():
         print(f"{count} x {record}")
     if errors(ours) != 0 or errors(empty) is None or beyond:
