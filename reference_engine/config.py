@@ -117,6 +117,14 @@ class ModelConfig:
     qk_norm: bool
     windows: tuple[int | None, ...]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing beyond the common block with biases of q, k and v.
+
+        A step with kernels of its own that knows only these must not be given anything else.
+        """
+        return not (self.out_bias or self.mlp_bias or self.qk_norm or any(self.windows))
+
 
 def read_config(files: SideFiles) -> ModelConfig:
     """Read config.json and, where present, generation_config.json of a checkpoint.

@@ -202,3 +202,21 @@ def test_nothing_is_allocated_for_what_is_refused(tmp_path, cpu, monkeypatch, fi
     monkeypatch.setattr(type(cpu), "empty", lambda *_: pytest.fail("allocated"))
     with pytest.raises(InvalidModel, match=next(iter(fields))):
         SafeTensorsCudaModel.from_safetensors(tmp_path, cpu)
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "plain"),
+    [
+        ("Qwen2", {}, True),
+        ("Llama", {}, True),
+        ("Mistral", {"sliding_window": None}, True),
+        ("Mistral", {"sliding_window": 7}, False),
+        ("Llama", {"attention_bias": True}, False),
+        ("Llama", {"mlp_bias": True}, False),
+        ("Qwen3", {}, False),
+        ("Qwen2", {"use_sliding_window": True, "max_window_layers": 2}, False),
+    ],
+)
+def test_a_plain_block_has_nothing_that_only_some_families_have(tmp_path, family, fields, plain):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": [f"{family}ForCausalLM"], **COMMON, **fields}))
+    assert read_config(SideFiles(tmp_path)).is_plain is plain
