@@ -69,6 +69,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Limits, ours and peers in one table: `nox -s bench -- --json bench.json`; on the CPU where there is no GPU."""
+    install(session, "--editable", ".[golden]")
+    session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
 def fixture(session: nox.Session) -> None:
     """Repeat the golden run of the shipped fixture model with transformers and compare; `-- --make` writes anew."""
     install(session, "--editable", ".[golden]")

@@ -49,6 +49,7 @@ RUN_ELSEWHERE = {
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
     "nox -s falsify": "the trial itself",
+    "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
     "nox -s falsify -- -k f_mem": "a part of the trial",
     "nox -s falsify -- --section mem": "a part of the trial",
