@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from checks.support.copying import observe_copies
 from checks.support.devices import growth_over, witness_memory
 from checks.support.pool import sample
 from checks.support.tensors import (
@@ -152,6 +153,11 @@ def test_f_mem_033(stand: Stand) -> None:
     pageable = link_rates(stand)["pageable"]
     rates = sample(stand, "ratio_to_pageable", lambda run: run.pinned_rate / pageable)
     stand.observe(Sample(name="ratio_to_pageable", values=rates, unit="x", context={"pageable": pageable}))
+
+
+def test_f_mem_034(stand: Stand) -> None:
+    if stand.needs_gpu("seen", "asynchronous", "pinned", "awaited", "decode_step"):
+        observe_copies(stand)
 
 
 def test_f_mem_035(stand: Stand) -> None:

@@ -7,8 +7,10 @@ import statistics
 import psutil
 
 from checks.support.devices import growth_over
+from checks.support.parity import observe_parity
 from checks.support.pool import all_runs, cpu_rate, sample, timed, utilisation_while_decoding
 from checks.support.quality import cheapest, loaded_model
+from conformance.corpus.geometry import geometry_checkpoint
 from conformance.observations import Sample
 from conformance.protocol.messages import Generate
 from conformance.trial.stand import Stand
@@ -113,3 +115,10 @@ def test_f_perf_089(stand: Stand) -> None:
     values = sample(stand, "ratio_to_cpu", lambda run: run.decode_rate / max(slow))
     context = {"cpu_tok_s": max(slow), "cpu_cores": float(psutil.cpu_count() or 1)}
     stand.observe(Sample(name="ratio_to_cpu", values=values, unit="x", context=context))
+
+
+def test_f_perf_090(stand: Stand) -> None:
+    if not stand.needs_gpu("ratio_to_peer"):
+        return
+    stand.weights = "geometry"
+    observe_parity(stand, geometry_checkpoint("F32"), device=stand.model_device)
