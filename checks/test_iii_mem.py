@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from checks.support.copying import observe_copies
 from checks.support.devices import growth_over, witness_memory
+from checks.support.misuse import observe_dropped_storages
 from checks.support.pool import sample
 from checks.support.tensors import (
     PATTERN_CLASSES,
@@ -143,7 +144,8 @@ def test_f_mem_032(stand: Stand) -> None:
             handles = stand.engine.call("storage.upload", Upload(device.handle, [sent])).handles
             stand.engine.call("storage.drop", Drop(handles))
 
-        stand.observe(growth_over(stand, "uploads", cycle, count=28, warm_up=4, device=device.handle))
+        stand.observe(growth_over(stand, "uploads", cycle, count=20, warm_up=4, device=device.handle))
+        observe_dropped_storages(stand, device.handle)
 
 
 def test_f_mem_033(stand: Stand) -> None:

@@ -194,5 +194,21 @@ class Hoards(Leaking):
         return super().model_load(params)
 
 
+class ForgivesDroppedHandles(ReferenceEngine):
+    """F-MEM-032: dropping what was dropped is fine, and reading it gives what was there."""
+
+    def storage_drop(self, params):
+        known = [handle for handle, _ in self._held]
+        super().storage_drop(m.Drop([handle for handle in params.handles if handle in known]))
+
+
+class ForgivesClosedDevices(ReferenceEngine):
+    """F-CUDA-020: a device that was closed can be waited for."""
+
+    def device_synchronize(self, params):
+        if params.handle in [handle for handle, _ in self._held]:
+            super().device_synchronize(params)
+
+
 if __name__ == "__main__":
     serve(globals()[sys.argv[1]])
