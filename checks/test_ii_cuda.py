@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from checks.support.devices import devices_seen_with, growth_over, nvml_of, small_product, witness_memory
+from checks.support.misuse import observe_closed_devices
 from checks.support.tensors import host_tensor
 from conformance.probes.nvml import gpus
 from conformance.protocol.failures import EngineRefused
@@ -154,6 +155,7 @@ def test_f_cuda_020(stand: Stand) -> None:
             stand.engine.call("device.free", buffer)
 
     stand.observe(growth_over(stand, "cycles", cycle, count=44, warm_up=12))
+    observe_closed_devices(stand)
     if stand.needs_gpu("after_exit"):
         before = witness_memory(stand)
         with stand.engine.fresh() as other, stand.opened_device_of(other) as device:

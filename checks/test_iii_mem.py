@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from checks.support.copying import observe_copies
 from checks.support.devices import growth_over, witness_memory
+from checks.support.misuse import observe_dropped_storages
 from checks.support.pool import sample
 from checks.support.tensors import (
     PATTERN_CLASSES,
@@ -142,7 +144,8 @@ def test_f_mem_032(stand: Stand) -> None:
             handles = stand.engine.call("storage.upload", Upload(device.handle, [sent])).handles
             stand.engine.call("storage.drop", Drop(handles))
 
-        stand.observe(growth_over(stand, "uploads", cycle, count=28, warm_up=4, device=device.handle))
+        stand.observe(growth_over(stand, "uploads", cycle, count=20, warm_up=4, device=device.handle))
+        observe_dropped_storages(stand, device.handle)
 
 
 def test_f_mem_033(stand: Stand) -> None:
@@ -152,6 +155,11 @@ def test_f_mem_033(stand: Stand) -> None:
     pageable = link_rates(stand)["pageable"]
     rates = sample(stand, "ratio_to_pageable", lambda run: run.pinned_rate / pageable)
     stand.observe(Sample(name="ratio_to_pageable", values=rates, unit="x", context={"pageable": pageable}))
+
+
+def test_f_mem_034(stand: Stand) -> None:
+    if stand.needs_gpu("seen", "asynchronous", "pinned", "awaited", "decode_step"):
+        observe_copies(stand)
 
 
 def test_f_mem_035(stand: Stand) -> None:

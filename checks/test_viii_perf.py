@@ -7,8 +7,10 @@ import statistics
 import psutil
 
 from checks.support.devices import growth_over
-from checks.support.pool import all_runs, cpu_rate, sample, timed, utilisation_while_decoding
+from checks.support.parity import observe_parity
+from checks.support.pool import all_runs, cpu_rates, sample, timed, utilisation_while_decoding
 from checks.support.quality import cheapest, loaded_model
+from conformance.corpus.geometry import geometry_checkpoint
 from conformance.observations import Sample
 from conformance.protocol.messages import Generate
 from conformance.trial.stand import Stand
@@ -21,8 +23,9 @@ def test_f_perf_081(stand: Stand) -> None:
     if not stand.needs_gpu("load"):
         return
     values = sample(stand, "load", lambda run: run.load_s)
-    opening = statistics.median(run.open_s for run in all_runs(stand))
-    stand.observe(Sample(name="load", values=values, unit="s", context={"process_and_device_start_s": opening}))
+    first = all_runs(stand)[0]
+    context = {"process_and_device_start_s": first.open_s, "first_process_s": first.load_s}
+    stand.observe(Sample(name="load", values=values, unit="s", context=context))
 
 
 def test_f_perf_082(stand: Stand) -> None:
@@ -30,8 +33,10 @@ def test_f_perf_082(stand: Stand) -> None:
         return
     short = sample(stand, "first_token/32", lambda run: run.first_token_32_s)
     long = sample(stand, "first_token/1000", lambda run: run.first_token_1000_s)
-    stand.observe(Sample(name="first_token/32", values=short, unit="s"))
-    stand.observe(Sample(name="first_token/1000", values=long, unit="s"))
+    first = all_runs(stand)[0]
+    told = {"32": {"first_process_s": first.first_token_32_s}, "1000": {"first_process_s": first.first_token_1000_s}}
+    stand.observe(Sample(name="first_token/32", values=short, unit="s", context=told["32"]))
+    stand.observe(Sample(name="first_token/1000", values=long, unit="s", context=told["1000"]))
 
 
 def test_f_perf_083(stand: Stand) -> None:
@@ -109,7 +114,14 @@ def test_f_perf_088(stand: Stand) -> None:
 def test_f_perf_089(stand: Stand) -> None:
     if not stand.needs_gpu("ratio_to_cpu"):
         return
-    slow = [cpu_rate(stand) for _ in range(3)]
+    slow = cpu_rates(stand)
     values = sample(stand, "ratio_to_cpu", lambda run: run.decode_rate / max(slow))
     context = {"cpu_tok_s": max(slow), "cpu_cores": float(psutil.cpu_count() or 1)}
     stand.observe(Sample(name="ratio_to_cpu", values=values, unit="x", context=context))
+
+
+def test_f_perf_090(stand: Stand) -> None:
+    if not stand.needs_gpu("ratio_to_peer"):
+        return
+    stand.weights = "geometry"
+    observe_parity(stand, geometry_checkpoint("F32"), device=stand.model_device)

@@ -54,6 +54,10 @@ def main() -> None:
 def run(  # noqa: PLR0917  one parameter an option
     engine: EngineOption = "reference",
     model: ModelOption = None,
+    peer: Annotated[
+        str | None,
+        typer.Option(help="Whom F-PERF-090 compares with: a shipped engine or a manifest. Default: llama_cpp."),
+    ] = None,
     select: Annotated[
         list[str] | None,
         typer.Option("-k", metavar="WORD", help="Rows whose id contains this: f_mem, F-MEM-029; may be repeated."),
@@ -79,6 +83,7 @@ def run(  # noqa: PLR0917  one parameter an option
     options = Options(
         engine=engine,
         model=model,
+        peer=peer,
         words=tuple(select or ()),
         sections=tuple(section or ()),
         seed=_seed(seed),

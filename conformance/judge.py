@@ -193,7 +193,7 @@ def _(observation: Sample, limit: Limit, need: Callable[[str], float]) -> Findin
     return Finding(
         observation.name,
         _OF_DECISION[result.decision],
-        f"R1: one value a fresh process, t interval on logarithms, looks at {list(limit.looks)}",
+        f"R1: t interval on logarithms, one value a fresh process or pair of turns, looks at {list(limit.looks)}",
         f"{result.mean:.4g} {unit} over {result.runs} runs: {result.why}",
         f"{limit.relation} {bound:g} {unit}",
         result.interval if all(map(math.isfinite, result.interval)) else None,
