@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 
 from conformance.corpus.checkpoint import fingerprint, read_json
 from conformance.corpus.golden_cases import ForcedSequence, GoldenCaseList, GoldenPrompt, load_cases
+from conformance.corpus.golden_comparison import compare_goldens
 from conformance.corpus.golden_noise import rounding_noise
 from conformance.corpus.goldens import (
     TOP,
@@ -36,9 +37,6 @@ from conformance.corpus.goldens import (
 
 COLUMNS = 128
 ALL_COLUMNS_VOCABULARY = 2048
-LOGIT_TOLERANCE = 1e-4
-NOISE_RATIO = 1.5
-"""How far the rounding noise of two right golden runs may be apart: it is a maximum over rounding errors."""
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -173,45 +171,6 @@ def check_goldens(model_dir: Path, stored_dir: Path, cases: GoldenCaseList | Non
     differences = compare_goldens(stored, golden_run(model_dir, cases or load_cases(), dtype))
     if differences:
         raise GoldensChanged(differences)
-
-
-def compare_goldens(stored: Goldens, rebuilt: Goldens) -> list[str]:
-    """One line for each case that is missing on either side or differs; logits count in F32 only."""
-    differences = []
-    before, after = stored.by_name, rebuilt.by_name
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
-            differences.append(f"{name}: only {'stored' if name in before else 'rebuilt'}")
-        elif _exact_part(before[name]) != _exact_part(after[name]):
-            differences.append(f"{name}: prompt, ids or text differ")
-        elif stored.run.dtype == "F32":
-            distance = _logit_distance(stored, before[name], rebuilt, after[name])
-            if not distance <= LOGIT_TOLERANCE:
-                differences.append(f"{name}: logits differ by {distance:.2g}")
-    return differences + _noise_differences(stored.run.noise, rebuilt.run.noise)
-
-
-def _noise_differences(stored: float | None, rebuilt: float | None) -> list[str]:
-    if stored is None or rebuilt is None or max(stored, rebuilt) <= NOISE_RATIO * min(stored, rebuilt):
-        return []
-    return [f"rounding noise {rebuilt:.2g}, {stored:.2g} stored"]
-
-
-def _exact_part(case: GoldenCase | GoldenForced) -> tuple[object, ...]:
-    if isinstance(case, GoldenForced):
-        return case.rows, case.ids, case.positions, case.argmax
-    return case.rows, case.prompt_ids, case.ids, case.stop_id, case.text, case.answered
-
-
-def _logit_distance(
-    stored: Goldens, before: GoldenCase | GoldenForced, rebuilt: Goldens, after: GoldenCase | GoldenForced
-) -> float:
-    columns, logits = stored.logits(before)
-    other_columns, other_logits = rebuilt.logits(after)
-    if not np.array_equal(columns, other_columns):
-        return float("inf")
-    top = np.abs(stored.top(before)[1] - rebuilt.top(after)[1])
-    return float(np.max([top.max(), np.abs(logits - other_logits).max(initial=0.0)]))
 
 
 @contextlib.contextmanager

@@ -290,6 +290,23 @@ def test_logits_against_golden_ones(fields, verdict):
     assert verdict_of(logits(**fields), **LOGITS) is verdict
 
 
+@pytest.mark.parametrize(
+    ("noise", "verdict"),
+    [
+        (None, Verdict.CORROBORATED),
+        (1e-4, Verdict.CORROBORATED),
+        (3e-5, Verdict.FALSIFIED),
+        (1.0, Verdict.CORROBORATED),
+    ],
+)
+def test_logits_are_held_to_the_golden_runs_own_rounding(noise, verdict):
+    assert verdict_of(logits(max_abs=5e-4, noise=noise), **LOGITS, times_noise=6) is verdict
+
+
+def test_noisy_goldens_excuse_nothing_beyond_the_largest_difference():
+    assert verdict_of(logits(max_abs=2e-3, noise=1.0), **LOGITS, times_noise=6) is Verdict.FALSIFIED
+
+
 def test_an_unknown_kind_of_observation_is_an_error():
     class Novel(Observed, frozen=True, kw_only=True, tag="novel"):
         pass

@@ -7,12 +7,13 @@ import json
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from reference_engine.config import read_config
 from reference_engine.errors import InvalidModel
 from reference_engine.files import SideFiles
 from reference_engine.model import SafeTensorsCudaModel
+
+transformers = pytest.importorskip("transformers")
 
 TOLERANCE = 1e-4
 COMMON = {
@@ -116,13 +117,15 @@ def write_checkpoint(path, family, changes):
     fields = {key: value for key, value in fields.items() if value is not ABSENT}
     (path / "config.json").write_text(json.dumps(fields))
     torch.manual_seed(5)
-    reference = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=torch.float32)
+    reference = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.from_pretrained(path), dtype=torch.float32
+    )
     for name, values in reference.named_parameters():
         loud = 0.15 if name.endswith("proj.weight") else 0.4
         values.data.normal_(std=loud).add_(1.0 if "norm" in name else 0.0)
     tensors = {name: values.detach().contiguous() for name, values in reference.named_parameters()}
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    return transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=str)
