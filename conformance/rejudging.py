@@ -1,4 +1,4 @@
-"""Judge a stored record again: with the same thresholds it must come out the same, with others it shows what changes."""
+"""Judge a stored record again: by the same thresholds it must come out the same, by others it shows what changes."""
 
 from __future__ import annotations
 

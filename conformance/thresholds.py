@@ -22,7 +22,7 @@ class MissingThreshold(Exception):
         super().__init__(f"thresholds have no `{field}` for {row} {name}")
 
 
-class BrokenThresholds(Exception):
+class BrokenThresholds(ValueError):
     """A thresholds file that cannot be read as one; the message says where."""
 
     def __init__(self, path: Path, cause: str) -> None:

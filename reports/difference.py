@@ -20,7 +20,8 @@ def comparison_text(comparison: Comparison) -> str:
     """Every change on a line of its own, worst first, after what makes the two incomparable."""
     lines = [f"not comparable in {words}" for words in comparison.unlike]
     lines += [
-        one_line(f"{c.change.value:17} {c.row:12} {c.before} -> {c.after}  {c.note}", 240) for c in comparison.changes
+        f"{c.change.value:17} {one_line(c.row, 20):12} {c.before} -> {c.after}  {one_line(c.note, _NOTE)}".rstrip()
+        for c in comparison.changes
     ]
     return "\n".join(lines or [f"no row differs from {one_line(comparison.baseline)}"]) + "\n"
 
@@ -32,7 +33,8 @@ def rejudged_text(before: Record, after: Record, rows: Sequence[Rejudged]) -> st
         f"{plural(len(rows), 'row')} of {len(after.rows)} come out differently; nothing was measured again",
     ]
     lines += [
-        one_line(f"{r.after.id:12} {standing(r.before)} -> {standing(r.after)}  {r.after.reason}", 240) for r in rows
+        f"{r.after.id:12} {standing(r.before)} -> {standing(r.after)}  {one_line(r.after.reason, _NOTE)}".rstrip()
+        for r in rows
     ]
     if before.footer and after.footer:
         lines.append(f"exit code {int(before.footer.exit_code)} -> {int(after.footer.exit_code)}")

@@ -17,15 +17,15 @@ _WHY = {
 
 
 def paragraph(decision: Decision) -> str:
-    """One paragraph: open or shut, the exit code, every cause up to eight, what was let through, and what it is about."""
+    """One paragraph: open or shut, the exit code, up to eight causes, what was let through, and what it is about."""
     parts = [f"Gate {_WHY[decision.code]} (exit code {int(decision.code)})."]
     first = sorted(decision.causes, key=lambda cause: cause.code is not decision.code)
     parts += [f"{_told(cause)}." for cause in first[:_SHOWN]]
     parts += [f"And {plural(len(first) - _SHOWN, 'further cause')}."] if len(first) > _SHOWN else []
     if decision.excused:
-        parts.append(
-            f"Let through by the gate file: {'; '.join(f'{row}, {one_line(why, 160)}' for row, why in decision.excused)}."
-        )
+        told = "; ".join(f"{one_line(row, 20)}, {one_line(why, 160)}" for row, why in decision.excused[:_SHOWN])
+        more = f" and {len(decision.excused) - _SHOWN} more" if len(decision.excused) > _SHOWN else ""
+        parts.append(f"Let through by the gate file: {told}{more}.")
     parts += [f"{note[0].upper()}{note[1:]}." for note in decision.notes]
     if decision.rehearsal:
         parts.append("This is a rehearsal on the CPU: nothing was shown about the GPU.")
