@@ -85,7 +85,7 @@ def _changes(row_id: str, old: RowResult | None, new: RowResult | None) -> Itera
     elif weaker := _weaker(old, new):
         yield RowChange(row_id, Change.EVIDENCE, before, after, weaker)
     limits = {finding.name: finding.limit for finding in old.findings}
-    shifted = [f for f in new.findings if limits.get(f.name, f.limit) != f.limit]
+    shifted = [f for f in new.findings if f.limit and limits.get(f.name) and limits[f.name] != f.limit]
     if shifted:
         note = "; ".join(f"{f.name}: {limits[f.name]} became {f.limit}" for f in shifted[:_SHOWN_NAMES])
         yield RowChange(row_id, Change.THRESHOLD, before, after, note)

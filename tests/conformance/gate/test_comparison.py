@@ -61,6 +61,14 @@ def test_a_moved_limit_is_told_beside_the_verdict():
     assert [(c.change, c.note) for c in compared.changes] == [(Change.THRESHOLD, "right: <= 10 ms became <= 8 ms")]
 
 
+def test_a_limit_that_was_not_asked_for_is_not_a_moved_one():
+    untried = RowResult("F-A-001", Verdict.UNTESTED, reason="no CUDA device")
+
+    compared = compare(world.record({1: untried}), world.record({1: world.SLOW}))
+
+    assert [c.change for c in compared.changes] == [Change.NEWLY_DECIDED]
+
+
 @pytest.mark.parametrize(
     ("now", "note"),
     [
