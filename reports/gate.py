@@ -22,9 +22,11 @@ def paragraph(decision: Decision) -> str:
     first = sorted(decision.causes, key=lambda cause: cause.code is not decision.code)
     parts += [f"{_told(cause)}." for cause in first[:_SHOWN]]
     parts += [f"And {plural(len(first) - _SHOWN, 'further cause')}."] if len(first) > _SHOWN else []
-    if decision.excused:
-        told = "; ".join(f"{one_line(row, 20)}, {one_line(why, 160)}" for row, why in decision.excused[:_SHOWN])
-        more = f" and {len(decision.excused) - _SHOWN} more" if len(decision.excused) > _SHOWN else ""
+    # A failure that is let through matters more to a reader than a row that cannot be tried here.
+    excused = sorted(decision.excused, key=lambda each: not each[1].startswith("known"))
+    if excused:
+        told = "; ".join(f"{one_line(row, 20)}, {one_line(why, 160)}" for row, why in excused[:_SHOWN])
+        more = f" and {len(excused) - _SHOWN} more" if len(excused) > _SHOWN else ""
         parts.append(f"Let through by the gate file: {told}{more}.")
     parts += [f"{note[0].upper()}{note[1:]}." for note in decision.notes]
     if decision.rehearsal:

@@ -133,3 +133,12 @@ def test_the_link_is_drawn_beside_the_rates_that_crossed_it():
 
     assert "link, pinned: 54.8 GB/s" in svg
     assert svg.count('class="reference"') == 1
+
+
+def test_failures_that_are_let_through_are_told_before_rows_that_cannot_be_tried():
+    excused = (*((f"F-A-{n}", "may be untested: x") for n in range(20)), ("F-B", "known until 2999-12-31: y"))
+
+    told = paragraph(Decision(ExitCode.OPEN, (), excused, rehearsal=False))
+
+    assert "Let through by the gate file: F-B, known until 2999-12-31: y; F-A-0" in told
+    assert "and 13 more." in told
