@@ -14,7 +14,7 @@ nox.needs_version = ">=2024.4.15"
 
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
-TEST_TOOLS = ("coverage", "jsonschema", "setuptools", "wheel")
+TEST_TOOLS = ("coverage", "jsonschema", "pyarrow", "pyyaml", "setuptools", "wheel")
 
 
 def install(session: nox.Session, *packages: str) -> None:

@@ -11,7 +11,7 @@ from checks.support.parity import observe_parity
 from checks.support.pool import all_runs, cpu_rates, sample, timed, utilisation_while_decoding
 from checks.support.quality import cheapest, loaded_model
 from conformance.corpus.geometry import geometry_checkpoint
-from conformance.observations import Sample
+from conformance.observations import Measured, Sample
 from conformance.protocol.messages import Generate
 from conformance.trial.stand import Stand
 
@@ -70,7 +70,7 @@ def test_f_perf_085(stand: Stand) -> None:
             stand.equal("positions", expected=64 + 8, observed=told.positions)
         else:
             stand.missing("positions", "the engine does not count positions")
-        ratios, controls = [], []
+        ratios, controls, times = [], [], []
         for _ in range(5 if stand.gpu else 3):
             prefill = timed(stand.engine, model, prompt, 1)
             step = (timed(stand.engine, model, prompt, 1 + _STEPS) - prefill) / _STEPS
@@ -78,8 +78,12 @@ def test_f_perf_085(stand: Stand) -> None:
             first = (timed(stand.engine, model, prompt[:_SHORT_CONTEXT], 1 + _STEPS) - early) / _STEPS
             ratios.append(step / prefill)
             controls.append(prefill / max(first, 1e-6))
+            times.append((early, first, prefill, step))
     stand.measured("decidable", statistics.median(controls), "prefill of n in steps at context 16")
-    stand.measured("recompute_ratio", statistics.median(ratios), "step at n / prefill of n")
+    names = [f"{kind}@{n}" for n in (_SHORT_CONTEXT, _CONTEXT) for kind in ("prefill_s", "step_s")]
+    context = dict(zip(names, map(statistics.median, zip(*times, strict=True)), strict=True))
+    ratio, unit = statistics.median(ratios), "step at n / prefill of n"
+    stand.observe(Measured(name="recompute_ratio", value=ratio, unit=unit, context=context))
 
 
 def test_f_perf_086(stand: Stand) -> None:

@@ -35,6 +35,7 @@ class Measured(Observed, frozen=True, kw_only=True, tag="measured"):
 
     value: float
     unit: str
+    context: dict[str, float] = {}
 
 
 class Sample(Observed, frozen=True, kw_only=True, tag="sample"):

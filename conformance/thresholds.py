@@ -22,6 +22,14 @@ class MissingThreshold(Exception):
         super().__init__(f"thresholds have no `{field}` for {row} {name}")
 
 
+class BrokenThresholds(ValueError):
+    """A thresholds file that cannot be read as one; the message says where."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {cause}")
+
+
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The numbers behind one observation of one row; which of them are needed depends on its kind.
 
@@ -65,7 +73,15 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 @cache
 def load_thresholds(path: Path = THRESHOLDS_PATH) -> Thresholds:
-    """Read and validate the thresholds file."""
+    """Read and validate a thresholds file.
+
+    Raises:
+        BrokenThresholds: it is not TOML of this shape.
+        OSError: it cannot be read.
+    """
     raw = path.read_bytes()
-    rows = msgspec.convert(tomllib.loads(raw.decode()), dict[str, dict[str, Limit]])
+    try:
+        rows = msgspec.convert(tomllib.loads(raw.decode()), dict[str, dict[str, Limit]])
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BrokenThresholds(path, str(error)) from error
     return Thresholds(rows, hashlib.sha256(raw).hexdigest())

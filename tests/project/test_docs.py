@@ -46,6 +46,16 @@ RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
+    "falsify gate falsify-run/latest --gate gate.toml": "tests/conformance/test_cli_records.py",
+    "falsify gate falsify-run/latest --gate gate.toml --baseline main.jsonl": "tests/conformance/test_cli_records.py",
+    "falsify run --gate gate.toml": "tests/conformance/gate/test_pull_request.py, whole trials",
+    "falsify diff main.jsonl falsify-run/latest": "tests/conformance/test_cli_records.py",
+    "falsify rejudge falsify-run/latest --thresholds stricter.toml": "tests/conformance/test_cli_records.py",
+    "falsify history falsify-run --csv history.csv": "tests/conformance/test_cli_records.py",
+    "falsify render falsify-run/latest": "tests/conformance/test_cli_records.py",
+    "falsify render falsify-run/latest --baseline main.jsonl --history falsify-run": (
+        "tests/conformance/test_cli_records.py"
+    ),
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
     "nox -s falsify": "the trial itself",
