@@ -104,7 +104,7 @@ def summarise(record: Record, catalogue: Catalogue) -> Summary:
         entries=entries,
         counts=counts(results),
         verdict=verdict,
-        headline=_headline(record, verdict, results),
+        headline=_headline(record, verdict, results, trusted=not any(problem.grave for problem in problems)),
         detail=_detail(results),
         gate=_gate(record, problems),
         gate_open=_is_open(record, problems),
@@ -174,8 +174,10 @@ def _breaches(record: Record, results: list[RowResult]) -> Iterable[Problem]:
         yield Problem(f"Without a reason: {listed(unexplained)}.", grave=True)
 
 
-def _headline(record: Record, verdict: Verdict, results: list[RowResult]) -> str:
+def _headline(record: Record, verdict: Verdict, results: list[RowResult], *, trusted: bool) -> str:
     claim = _claim(record, verdict, results)
+    if not trusted and verdict in {Verdict.CORROBORATED, Verdict.WARNING}:
+        claim = "No verdict: the record cannot be trusted."
     return f"REHEARSAL on the CPU: nothing was shown about the GPU. {claim}" if record.header.rehearsal else claim
 
 

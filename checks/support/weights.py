@@ -49,7 +49,7 @@ class Perturbable:
         with loaded_from(self.stand, self.directory) as model:
             answer = self.stand.engine.call("model.logits", Logits(model.handle, self.probe))
             logits = self.stand.read_tensor(answer)
-        if logits.ndim != 2 or not logits.size or len(logits) != len(self.probe):  # noqa: PLR2004  tokens, vocabulary
+        if logits.ndim != 2 or not logits.size or len(logits) != len(self.probe):
             raise AnswerFellShort(f"a row of logits for each of {len(self.probe)} tokens")
         return logits
 

@@ -27,11 +27,15 @@ def with_one(verdict: Verdict, **fields) -> Record:
         (Verdict.UNTESTED, "Not shown: 1 of 100 tests did not take place; 99 were survived."),
         (Verdict.INCONCLUSIVE, "Not decided: 1 of 100 measurements say nothing either way."),
         (Verdict.WARNING, "Survived: nothing is falsified, 1 warning in 100 tests."),
-        (Verdict.CORROBORATED, "Survived: all 100 tests were run and none falsified the claim."),
     ],
 )
 def test_the_headline_is_as_good_as_the_worst_row(verdict, headline):
     assert of(with_one(verdict, reason="because")).headline == headline
+
+
+def test_the_headline_of_a_survival_and_of_one_without_evidence():
+    assert of(samples.survived_record()).headline == "Survived: all 100 tests were run and none falsified the claim."
+    assert of(with_one(Verdict.CORROBORATED)).headline == "No verdict: the record cannot be trusted."
 
 
 def test_an_open_gate_of_a_rehearsal_says_nothing_about_the_gpu():
