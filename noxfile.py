@@ -73,3 +73,10 @@ def fixture(session: nox.Session) -> None:
     """Repeat the golden run of the shipped fixture model with transformers and compare; `-- --make` writes anew."""
     install(session, "--editable", ".[golden]")
     session.run("python", "-m", "conformance.corpus.fixture.golden", *session.posargs)
+
+
+@nox.session
+def severity(session: nox.Session) -> None:
+    """Plant faults and write the kill matrix: `nox -s severity -- --full` (arguments of `falsify severity`)."""
+    install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
+    run_and_exit(session, "falsify", "severity", *session.posargs)
