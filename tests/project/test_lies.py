@@ -14,5 +14,4 @@ def test_every_lie_of_the_list_has_a_test():
     names = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
 
     assert listed == {f"{number:02}" for number in range(1, 21)}
-    listed.remove("09")  # it is about planted faults, and is tried where they are
     assert {match[1] for match in map(TRIED.fullmatch, names) if match} == listed
