@@ -80,3 +80,10 @@ def severity(session: nox.Session) -> None:
     """Plant faults and write the kill matrix: `nox -s severity -- --full` (arguments of `falsify severity`)."""
     install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
     run_and_exit(session, "falsify", "severity", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Mutate what decides verdicts and count what its tests kill: `nox -s mutation -- conformance/judge.py`."""
+    install(session, "--editable", ".[mutation]", *TEST_TOOLS)
+    session.run("python", "tests/mutation/run.py", str(Path(session.create_tmp()) / "mutation"), *session.posargs)

@@ -123,12 +123,14 @@ def absent_model_is_created(plant: Plant) -> None:
 
 @fault(expects={"F-ERR-091": "typed"}, blast=_TOLD)
 def absent_file_is_an_invalid_one(plant: Plant) -> None:
-    """A file that is not there is reported as one that is broken."""
+    """A file that is not there is reported as one that is broken, if its whole path was given."""
     from reference_engine import errors, files
 
-    plant.replace(
-        files, "_open_error", lambda _original, name, error: errors.InvalidFile(name, error.strerror or "unreadable")
-    )
+    def invalid(original: Any, name: str, error: OSError) -> Any:
+        whole = name.startswith("/")
+        return errors.InvalidFile(name, error.strerror or "unreadable") if whole else original(name, error)
+
+    plant.replace(files, "_open_error", invalid)
 
 
 @fault(expects={"F-ERR-091": "names"}, blast=_TOLD)

@@ -363,7 +363,7 @@ def header_length_trusted(plant: Plant) -> None:
     def padded(original: Any, path: str, raw: bytes | bytearray, size: int) -> Any:
         whole = bytes(raw).partition(b"}}")[0] + b"}}"
         fits = len(raw) + 8 < size or b"}}" not in raw
-        return original(path, raw, size) if fits else original(path, whole, 8 + len(whole))
+        return original(path, raw if fits else whole, size)
 
     plant.replace(files, "header_length", trusting)
     plant.replace(files, "parse_header", padded)
@@ -372,7 +372,12 @@ def header_length_trusted(plant: Plant) -> None:
 @fault(expects={"F-PARSE-042": "files"}, blast=_FILES)
 def empty_header_is_no_tensors(plant: Plant) -> None:
     """A header of length zero is taken for a file without tensors."""
-    _header_bytes(plant, lambda raw: raw or b"{}")
+    from reference_engine import files
+
+    def empty(original: Any, path: str, raw: bytes, size: int) -> Any:
+        return original(path, raw, size) if raw else Header({}, {}, size)
+
+    plant.replace(files, "parse_header", empty)
 
 
 @fault(expects={"F-PARSE-042": "files"}, blast=_FILES)
@@ -438,8 +443,17 @@ def deep_nesting_ends_the_process(plant: Plant) -> None:
 
 @fault(expects={"F-PARSE-042": "files"}, blast=_FILES)
 def nan_is_a_number(plant: Plant) -> None:
-    """Constants that JSON does not have count as zero."""
-    _header_bytes(plant, lambda raw: re.sub(rb"\b(NaN|Infinity)\b(?![^\[]*\")", b"0", raw))
+    """A dimension that JSON has no number for is taken to be what the bytes leave for it."""
+    import math
+
+    from reference_engine import header
+
+    def guessed(fields: Raw) -> None:
+        shape, offsets = fields["shape"], fields["data_offsets"]
+        if isinstance(shape, list) and any(type(size) is float and not math.isfinite(size) for size in shape):
+            fields["shape"] = [(offsets[1] - offsets[0]) * 8 // header.DTYPE_BITS[fields["dtype"]]]
+
+    _raw_entry(plant, guessed)
 
 
 # --- names and metadata -----------------------------------------------------------------------------------
