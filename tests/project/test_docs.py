@@ -46,6 +46,7 @@ RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
+    "nox -s mutation": "takes hours; tests/mutation/run.py is what it runs",
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
     "nox -s falsify": "the trial itself",
