@@ -265,3 +265,18 @@ def test_lie_20_a_row_cannot_leave_the_selection_afterwards():
 
     assert list(contradictions(record_of(rows, selected=["F-MEM-029"]))) == []
     assert len(list(contradictions(record_of(rows)))) == 1
+
+
+def test_lie_20_half_the_evidence_is_none():
+    whole = evident("F-MEM-029")
+    halves = [msgspec.structs.replace(whole, observations=[]), msgspec.structs.replace(whole, findings=[])]
+
+    assert [len(list(contradictions(record_of([half])))) for half in halves] == [1, 1]
+
+
+def test_lie_20_a_record_that_was_read_from_a_file_is_judged_by_what_it_says():
+    rows = [result(Verdict.UNTESTED, "F-MEM-029", reason=NO_DEVICE, rehearsed=Rehearsed.SURVIVED),
+            result(Verdict.UNTESTED, "F-MEM-030", reason=NOT_SELECTED)]  # fmt: skip
+    read = msgspec.json.decode(msgspec.json.encode(rows), type=list[RowResult])
+
+    assert exit_code(read, rehearsal=True) is exit_code(rows, rehearsal=True) is ExitCode.OPEN

@@ -98,7 +98,8 @@ def main() -> None:
         for module in MODULES
         if session_of(directory, module).exists()
     }
-    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+    state = "Tried by `nox -s mutation`; a module that is not here was not tried."
+    RESULTS.write_text(json.dumps({"state": state, "modules": known}, indent=1) + "\n")
     for module, found in known.items():
         sys.stdout.write(f"{module}: {found['killed']} of {found['mutants']} killed, {found['survived']} survived\n")
 
