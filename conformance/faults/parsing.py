@@ -267,12 +267,7 @@ def booleans_are_numbers(plant: Plant) -> None:
 @fault(expects={"F-PARSE-041": "files"}, blast=_FILES)
 def texts_are_numbers(plant: Plant) -> None:
     """`"8"` counts as 8 in shapes and offsets."""
-
-    def numbers(fields: Raw) -> None:
-        for name in ("shape", "data_offsets"):
-            fields[name] = _each(fields[name], lambda n: int(n) if isinstance(n, str) and n.isdecimal() else n)
-
-    _raw_entry(plant, numbers)
+    _header_bytes(plant, lambda raw: re.sub(rb'([\[,]\s*)"(\d+)"(?=\s*[,\]])', rb"\1\2", raw))
 
 
 @fault(expects={"F-PARSE-039": "files"}, blast=("parse", "dtype", "build", "mem"))
