@@ -80,3 +80,17 @@ def fixture(session: nox.Session) -> None:
     """Repeat the golden run of the shipped fixture model with transformers and compare; `-- --make` writes anew."""
     install(session, "--editable", ".[golden]")
     session.run("python", "-m", "conformance.corpus.fixture.golden", *session.posargs)
+
+
+@nox.session
+def severity(session: nox.Session) -> None:
+    """Plant faults and write the kill matrix: `nox -s severity -- --full` (arguments of `falsify severity`)."""
+    install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
+    run_and_exit(session, "falsify", "severity", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Mutate what decides verdicts and count what its tests kill: `nox -s mutation -- conformance/judge.py`."""
+    install(session, "--editable", ".[mutation]", *TEST_TOOLS)
+    session.run("python", "tests/mutation/run.py", str(Path(session.create_tmp()) / "mutation"), *session.posargs)

@@ -99,11 +99,14 @@ def test_f_perf_087(stand: Stand) -> None:
     with stand.opened_device() as device, loaded_model(stand) as model:
         longest = Generate(model.handle, 128 if stand.gpu else 8, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
 
+        lengths: list[int] = []
+
         def generation() -> None:
-            stand.engine.call("generate", longest)
+            lengths.append(len(stand.engine.call("generate", longest).ids))
 
         seen = growth_over(stand, "generations", generation, count=_GENERATIONS, warm_up=_WARM_UP, device=device.handle)
         stand.observe(seen)
+        stand.equal("generations/lengths", expected=[longest.max_tokens], observed=sorted(set(lengths)))
 
 
 def test_f_perf_088(stand: Stand) -> None:

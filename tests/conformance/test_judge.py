@@ -199,7 +199,7 @@ def test_a_sample_states_interval_error_rate_and_detectable_effect():
 @pytest.mark.parametrize(("step", "verdict"), [(0, Verdict.CORROBORATED), (1024, Verdict.FALSIFIED)])
 def test_growth_on_the_account(step, verdict):
     account = [10_000 + step * i for i in range(100)]
-    observation = Growth(name="seen", account=account, witness=[0] * 100, witness_name="NVML", warm_up=20)
+    observation = Growth(name="seen", account=account, witness=[1 << 30] * 100, witness_name="NVML", warm_up=20)
 
     assert verdict_of(observation, max_growth=64 << 20, alpha=0.001) is verdict
 

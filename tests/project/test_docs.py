@@ -56,6 +56,7 @@ RUN_ELSEWHERE = {
     "falsify render falsify-run/latest --baseline main.jsonl --history falsify-run": (
         "tests/conformance/test_cli_records.py"
     ),
+    "nox -s mutation": "takes hours; tests/mutation/run.py is what it runs",
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
     "nox -s falsify": "the trial itself",
