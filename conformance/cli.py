@@ -115,11 +115,12 @@ def smoke(engine: EngineOption = "reference") -> None:
     """Say what is wrong with an engine's adapter, before any check runs."""
     import tempfile  # noqa: PLC0415
 
-    from conformance.manifest import load_manifest  # noqa: PLC0415
+    from conformance.manifest import load_manifest, require_installed  # noqa: PLC0415
     from conformance.smoke import smoke as smoke_steps  # noqa: PLC0415
     from conformance.trial.launching import launch_in  # noqa: PLC0415
 
     manifest = _or_usage(lambda: load_manifest(engine))
+    _or_usage(lambda: require_installed(manifest))
     with tempfile.TemporaryDirectory(prefix="falsify-smoke-") as directory:
         steps = smoke_steps(_or_usage(lambda: launch_in(manifest, Path(directory))))
     for step in steps:
@@ -230,7 +231,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
     from conformance.corpus.safetensors.export import NotEmpty  # noqa: PLC0415
     from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
     from conformance.trial.runner import GpuRequired  # noqa: PLC0415
@@ -238,8 +239,8 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     try:
         return action()
     except (
-        UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
-        NotEmpty,
+        UnknownSelector, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
+        ContentChanged, GpuRequired, NotEmpty,
     ) as error:  # fmt: skip
         _usage(str(error))
     except OSError as error:
