@@ -42,7 +42,8 @@ class ReaderAdapter:
             return m.ErrorData(m.ErrorKind.PERMISSION_DENIED, name)
         accident = isinstance(error, KeyError | TypeError | AttributeError | IndexError | UnicodeError | AssertionError)
         if isinstance(error, self._refusals) and (type(error) in self._refusals or not accident):
-            return m.ErrorData(m.ErrorKind.INVALID_FILE, name)
+            named = "dtype" in str(error).lower()  # libraries have one type for all, and say it in words
+            return m.ErrorData(m.ErrorKind.UNSUPPORTED_DTYPE if named else m.ErrorKind.INVALID_FILE, name)
         return None
 
     def file_open(self, params: m.FileOpen) -> m.Handle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from conformance.engines.readers.open_file import OpenFile
@@ -27,11 +28,11 @@ def open_file(path: str) -> OpenFile:
         tensor = tensors[name]
         return bytes(tensor.flatten().bitcast(dtypes.uint8).data()) if tensor.numel() else b""
 
-    return OpenFile(entries, read, header.get("__metadata__") or {})
+    # It hands out whatever JSON is there; the protocol has strings.
+    told = dict(header.get("__metadata__") or {})
+    return OpenFile(entries, read, {key: v if isinstance(v, str) else json.dumps(v) for key, v in told.items()})
 
 
 def refusals() -> tuple[type[Exception], ...]:
     """It has no error of its own: only the JSON reader's, and those of its tensors, are about the file."""
-    import json
-
     return (json.JSONDecodeError, RuntimeError)
