@@ -44,6 +44,7 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify smoke --engine docs/examples/rust/rust.toml": "tests/conformance/engines/test_rust_example.py",
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
     "falsify run": "the trial itself, by `nox -s falsify`",
