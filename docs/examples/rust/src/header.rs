@@ -1,6 +1,7 @@
 //! The header of a SafeTensors file, with every rule of the format checked before a byte of data is read.
 
 use crate::json::{parse, Value};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Error, Read, Seek, SeekFrom};
 
@@ -20,6 +21,7 @@ pub struct Opened {
     file: File,
     data: u64,
     pub tensors: Vec<Tensor>,
+    places: HashMap<String, usize>,
     pub metadata: Vec<(String, String)>,
 }
 
@@ -84,6 +86,7 @@ impl Opened {
             file,
             data: 8 + length,
             tensors: Vec::new(),
+            places: HashMap::new(),
             metadata: Vec::new(),
         };
         for (name, value) in members {
@@ -91,12 +94,27 @@ impl Opened {
                 opened.metadata = strings(value)?;
             } else {
                 let tensor = entry(name, &value)?;
-                opened.tensors.retain(|known| known.name != tensor.name);
-                opened.tensors.push(tensor);
+                opened.add(tensor);
             }
         }
         opened.covers(size - 8 - length)?;
         Ok(opened)
+    }
+
+    /// Where a tensor stands in `tensors`.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.places.get(name).copied()
+    }
+
+    /// A name given twice means the last; a header may have a hundred thousand names, so each is looked up once.
+    fn add(&mut self, tensor: Tensor) {
+        match self.place(&tensor.name) {
+            Some(at) => self.tensors[at] = tensor,
+            None => {
+                self.places.insert(tensor.name.clone(), self.tensors.len());
+                self.tensors.push(tensor);
+            }
+        }
     }
 
     /// Ranges must cover the data without hole or overlap.

@@ -168,9 +168,7 @@ impl Driver {
         let (handle, wanted) = (handle_of(params)?, text_of(params, "tensor")?);
         let (path, file) = self.files.get_mut(&handle).ok_or_else(|| closed(handle))?;
         let at = file
-            .tensors
-            .iter()
-            .position(|t| t.name == wanted)
+            .place(wanted)
             .ok_or_else(|| wrong(&format!("no tensor {wanted:?}")))?;
         let payload = file.read(at).map_err(|refusal| describe(path, refusal))?;
         let (dtype, shape) = (
