@@ -1,4 +1,4 @@
-"""The command line: `falsify run`, `smoke`, `engines`, `corpus export` and `replay`."""
+"""The command line: `falsify run`, `smoke`, `engines`, `compare`, `corpus export` and `replay`."""
 
 from __future__ import annotations
 
@@ -171,6 +171,20 @@ def golden(
         typer.echo(f"{name}: {answered} of {len(made.run.cases)} prompts answered, in {out or model.directory}")
 
 
+@app.command()
+def compare(
+    records: Annotated[list[Path], typer.Argument(metavar="RECORD…", help="record.jsonl of two or more trials.")],
+    out: Annotated[Path, typer.Option(help="The page that is written.")] = Path("compare.html"),
+) -> None:
+    """Put the records of several engines side by side on one self-contained page."""
+    from conformance.record import read_record  # noqa: PLC0415
+    from reports.compare import comparison  # noqa: PLC0415
+
+    page = comparison([_or_usage(lambda path=path: read_record(path)) for path in records])  # type: ignore[misc]
+    _or_usage(lambda: out.write_text(page, encoding="utf-8"))
+    typer.echo(str(out))
+
+
 @corpus.command()
 def export(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty directory.")],
@@ -233,6 +247,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
     from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
+    from conformance.record import BrokenRecord  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
     from conformance.trial.runner import GpuRequired  # noqa: PLC0415
 
@@ -240,7 +255,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
         return action()
     except (
         UnknownSelector, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
-        ContentChanged, GpuRequired, NotEmpty,
+        ContentChanged, GpuRequired, NotEmpty, BrokenRecord,
     ) as error:  # fmt: skip
         _usage(str(error))
     except OSError as error:
