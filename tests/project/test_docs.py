@@ -44,6 +44,11 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify compare": "tests/reports/test_compare.py",
+    "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
+    "falsify run --engine docs/examples/rust/rust.toml --section parse": (
+        "tests/conformance/engines/test_rust_example.py runs rows of it"
+    ),
     "falsify smoke --engine docs/examples/rust/rust.toml": "tests/conformance/engines/test_rust_example.py",
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
