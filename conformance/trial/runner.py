@@ -30,7 +30,7 @@ from conformance.thresholds import load_thresholds
 from conformance.trial.inventory import CHECKS_DIRECTORY, inventory
 from conformance.trial.launching import launch_of
 from conformance.trial.outcome import INTERRUPTED, NOT_SELECTED, NOT_WRITTEN
-from conformance.trial.plan import Plan
+from conformance.trial.plan import DEFAULT_PEER, Plan
 from conformance.trial.recorder import Ended, Listener, Recorder, now, untested
 from conformance.trial.relay import NO_RESULT, Relay
 from conformance.trial.signals import Stop
@@ -50,6 +50,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for."""
 
     engine: str = "reference"
+    peer: str | None = None
     model: str | None = None
     words: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
@@ -215,6 +216,7 @@ def _plan(  # noqa: PLR0917  one call site
         is_reference=manifest.manifest.engine.reference,
         reproduce=_reproduce(options),
         profile=options.profile,
+        peer=str(load_manifest(options.peer).path) if options.peer else DEFAULT_PEER,
     )
 
 
@@ -224,6 +226,8 @@ def _reproduce(options: Options) -> str:
         words += ["--engine", options.engine]
     if options.model:
         words += ["--model", options.model]
+    if options.peer:
+        words += ["--peer", options.peer]
     if options.profile != "default":
         words += ["--profile", options.profile]
     return shlex.join([*words, "--seed", str(options.seed)])

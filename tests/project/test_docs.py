@@ -44,7 +44,7 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
-    "falsify compare": "tests/reports/test_compare.py",
+    "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
     "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
     "falsify run --engine docs/examples/rust/rust.toml --section parse": (
         "tests/conformance/engines/test_rust_example.py runs rows of it"
@@ -52,9 +52,21 @@ RUN_ELSEWHERE = {
     "falsify smoke --engine docs/examples/rust/rust.toml": "tests/conformance/engines/test_rust_example.py",
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
+    "falsify gate falsify-run/latest --gate gate.toml": "tests/conformance/test_cli_records.py",
+    "falsify gate falsify-run/latest --gate gate.toml --baseline main.jsonl": "tests/conformance/test_cli_records.py",
+    "falsify run --gate gate.toml": "tests/conformance/gate/test_pull_request.py, whole trials",
+    "falsify diff main.jsonl falsify-run/latest": "tests/conformance/test_cli_records.py",
+    "falsify rejudge falsify-run/latest --thresholds stricter.toml": "tests/conformance/test_cli_records.py",
+    "falsify history falsify-run --csv history.csv": "tests/conformance/test_cli_records.py",
+    "falsify render falsify-run/latest": "tests/conformance/test_cli_records.py",
+    "falsify render falsify-run/latest --baseline main.jsonl --history falsify-run": (
+        "tests/conformance/test_cli_records.py"
+    ),
+    "nox -s mutation": "takes hours; tests/mutation/run.py is what it runs",
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
     "nox -s falsify": "the trial itself",
+    "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
     "nox -s falsify -- -k f_mem": "a part of the trial",
     "nox -s falsify -- --section mem": "a part of the trial",
