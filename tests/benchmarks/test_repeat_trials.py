@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from benchmarks.repeat_trials import summary
 
+from benchmarks.repeat_trials import summary
 from conformance.catalogue import load_catalogue
 from conformance.record import read_record
 
