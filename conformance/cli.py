@@ -1,4 +1,4 @@
-"""The command line: `falsify run`, `smoke`, `engines`, `corpus export` and `replay`."""
+"""The command line: `falsify run`, `merge`, `smoke`, `engines`, `golden`, `corpus export` and `replay`."""
 
 from __future__ import annotations
 
@@ -67,6 +67,9 @@ def run(  # noqa: PLR0917  one parameter an option
     workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Processes for untimed rows.")] = 2,
     profile: Annotated[str, typer.Option(help="Examples a fault class: default (30) or long (300).")] = "default",
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail instead of rehearsing on the CPU.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Try only part I of N; `falsify merge` joins the records.")
+    ] = None,
 ) -> None:
     """Run the trial of an engine; leave a record, a scorecard and JUnit XML in a new directory.
 
@@ -75,6 +78,7 @@ def run(  # noqa: PLR0917  one parameter an option
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
     from conformance.trial.runner import Options  # noqa: PLC0415  --help must be fast
+    from conformance.trial.sharding import parse_part  # noqa: PLC0415
 
     options = Options(
         engine=engine,
@@ -88,6 +92,7 @@ def run(  # noqa: PLR0917  one parameter an option
         workers=workers,
         profile=_profile(profile),
         command=("falsify", *sys.argv[1:]),
+        part=None if shard is None else _or_usage(lambda: parse_part(shard)),
     )
     raise typer.Exit(int(_run(options)))
 
@@ -104,10 +109,30 @@ def _run(options: Options) -> ExitCode:
         if ready is None:
             _end("interrupted before the first row", ExitCode.UNDECIDED)
         with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
-            trial = run_trial(ready, options.workers, progress, stop)
+            trial = _or_unwritable(lambda: run_trial(ready, options.workers, progress, stop))
             progress.finish(trial.record, write_reports(trial.record, trial.directory))
     footer = trial.record.footer
     return footer.exit_code if footer else ExitCode.HARNESS
+
+
+@app.command()
+def merge(
+    shards: Annotated[list[Path], typer.Argument(metavar="DIR…", help="The run directories of all shards.")],
+    out: Annotated[Path, typer.Option(help="Where the merged run directory goes.")] = Path("falsify-run"),
+) -> None:
+    """Join the shards of one trial (`falsify run --shard I/N`) into one record with its reports.
+
+    Fails closed: a shard that is missing, truncated, there twice, or of another engine, model, catalogue, thresholds
+    or machine is named, and nothing is merged (exit code 4). Otherwise the exit code is that of the whole trial.
+    """
+    from conformance.trial.merging import BrokenShard  # noqa: PLC0415
+    from reports.merged import write_merged  # noqa: PLC0415
+
+    try:
+        code = _or_usage(lambda: write_merged(shards, out, ("falsify", *sys.argv[1:])))
+    except BrokenShard as error:
+        _end(str(error), ExitCode.HARNESS)
+    raise typer.Exit(int(code))
 
 
 @app.command()
@@ -234,12 +259,13 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
     from conformance.trial.runner import GpuRequired  # noqa: PLC0415
+    from conformance.trial.sharding import NotAShard  # noqa: PLC0415
 
     try:
         return action()
     except (
-        UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
-        NotEmpty,
+        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged,
+        GpuRequired, NotEmpty,
     ) as error:  # fmt: skip
         _usage(str(error))
     except OSError as error:
@@ -247,6 +273,16 @@ def _or_usage(action: Callable[[], Value]) -> Value:
             raise
         _usage(f"{error.filename}: {error.strerror}")
     except (CatalogueMismatch, DeviceUnusable) as error:
+        _end(str(error), ExitCode.HARNESS)
+
+
+def _or_unwritable(action: Callable[[], Value]) -> Value:
+    """The action's value; a record that cannot be written is one line and exit code 4."""
+    from conformance.trial.recorder import RecordUnwritable  # noqa: PLC0415
+
+    try:
+        return action()
+    except RecordUnwritable as error:
         _end(str(error), ExitCode.HARNESS)
 
 

@@ -24,15 +24,17 @@ from conformance.manifest import BrokenManifest, LoadedManifest, load_manifest
 from conformance.probes.nvml import Gpu, gpus
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import DriverFailure
-from conformance.record import SCHEMA_VERSION, EngineIdentity, Header, ModelIdentity, Record, RowResult
+from conformance.record import SCHEMA_VERSION, EngineIdentity, Header, ModelIdentity, Record, RowResult, Shard
 from conformance.revision import revision
 from conformance.thresholds import load_thresholds
+from conformance.trial.inputs import inputs_of
 from conformance.trial.inventory import CHECKS_DIRECTORY, inventory
 from conformance.trial.launching import launch_of
 from conformance.trial.outcome import INTERRUPTED, NOT_SELECTED, NOT_WRITTEN
 from conformance.trial.plan import Plan
 from conformance.trial.recorder import Ended, Listener, Recorder, now, untested
 from conformance.trial.relay import NO_RESULT, Relay
+from conformance.trial.sharding import Part
 from conformance.trial.signals import Stop
 from conformance.verdicts import Verdict
 
@@ -60,6 +62,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     workers: int = 1
     profile: Literal["default", "long"] = "default"
     command: tuple[str, ...] = ()
+    part: Part | None = None
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -76,18 +79,21 @@ class Ready(msgspec.Struct, frozen=True):
     header: Header
     phases: tuple[tuple[str, ...], ...]
     absent: dict[str, str]
+    inputs_sha256: str
 
 
 def prepare(options: Options) -> Ready:
     """Validate the request and fix the plan; nothing of the engine has run yet.
 
     Raises:
-        UnknownSelector, UnknownEngine, BrokenManifest, CatalogueMismatch, GpuRequired, DeviceUnusable, OSError with
-            the path that cannot be written, and what `resolve_model` raises.
+        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, CatalogueMismatch, GpuRequired, DeviceUnusable,
+            OSError with the path that cannot be written, and what `resolve_model` raises.
     """
     catalogue = load_catalogue()
     written = inventory(catalogue)
-    chosen = catalogue.select(options.words, options.sections)
+    whole = catalogue.select(options.words, options.sections)
+    mine = options.part.rows([row.id for row in whole]) if options.part else [row.id for row in whole]
+    chosen = [row for row in whole if row.id in mine]
     manifest = load_manifest(options.engine)
     if manifest.manifest.driver is None:
         raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
@@ -101,14 +107,18 @@ def prepare(options: Options) -> Ready:
     absent = {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
     absent |= {row.id: NOT_WRITTEN for row in chosen if row.id not in written}
     header = _header(options, plan, manifest, catalogue, devices)
-    return Ready(plan, header, _phases(catalogue, plan), absent)
+    inputs = inputs_of(header, manifest, model.goldens_directory, shuffle=options.shuffle).sha256
+    if options.part is not None:
+        shard = Shard(options.part.index, options.part.of, header.selected, inputs)
+        header = msgspec.structs.replace(header, selected=mine, shard=shard)
+    return Ready(plan, header, _phases(catalogue, plan), absent, inputs)
 
 
 def run_trial(ready: Ready, workers: int, listener: Listener, stop: Stop) -> Trial:
     """Run the checks and leave a valid record, whatever happens short of SIGKILL.
 
     Raises:
-        OSError: the record cannot be written; what there is of it has no footer.
+        RecordUnwritable: what there is of the record has no footer.
     """
     directory = ready.plan.directory
     header = msgspec.structs.replace(

@@ -44,6 +44,9 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify run --shard 1/2 --out part-1": "tests/conformance/trial/test_merging.py, with another engine",
+    "falsify run --shard 2/2 --out part-2": "tests/conformance/trial/test_merging.py, with another engine",
+    "falsify merge part-1/latest part-2/latest": "tests/conformance/trial/test_merging.py",
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
     "falsify run": "the trial itself, by `nox -s falsify`",
