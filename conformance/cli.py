@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
 
 import typer
 
+from conformance import cli_matrix
 from conformance.verdicts import ExitCode
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 corpus = typer.Typer(no_args_is_help=True, help="The corpus of SafeTensors files.")
 app.add_typer(corpus, name="corpus")
+cli_matrix.add_to(app)
 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="A shipped engine (`falsify engines`) or a manifest's path.")
@@ -258,6 +260,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
     from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
+    from conformance.trial.room import DiskFull  # noqa: PLC0415
     from conformance.trial.runner import GpuRequired  # noqa: PLC0415
     from conformance.trial.sharding import NotAShard  # noqa: PLC0415
 
@@ -272,7 +275,7 @@ def _or_usage(action: Callable[[], Value]) -> Value:
         if error.filename is None:
             raise
         _usage(f"{error.filename}: {error.strerror}")
-    except (CatalogueMismatch, DeviceUnusable) as error:
+    except (CatalogueMismatch, DeviceUnusable, DiskFull) as error:
         _end(str(error), ExitCode.HARNESS)
 
 

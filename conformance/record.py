@@ -55,6 +55,11 @@ class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line
     weights: str = ""
     reproduce: str = ""
 
+    @property
+    def violates(self) -> bool:
+        """True where the criterion was violated, be it only by the CPU path of a rehearsal."""
+        return self.verdict is Verdict.FALSIFIED or self.rehearsed is Rehearsed.FAILED
+
 
 class EngineIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     """The engine on trial, as its manifest and its driver name it."""

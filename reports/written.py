@@ -36,7 +36,9 @@ def write_reports(record: Record, directory: Path) -> Path:
         "badge.svg": badge_svg(badge),
     }
     for name, page in pages.items():
-        (directory / name).write_text(page, encoding="utf-8")
+        whole = directory / f".{name}"
+        whole.write_text(page, encoding="utf-8")
+        whole.replace(directory / name)
     return directory / SCORECARD
 
 

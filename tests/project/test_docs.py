@@ -44,6 +44,9 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify matrix matrix.toml": "tests/conformance/trial/test_matrix.py",
+    "falsify matrix matrix.toml --cell 1": "tests/conformance/trial/test_matrix.py",
+    "falsify matrix matrix.toml --collect": "tests/conformance/trial/test_matrix.py",
     "falsify run --shard 1/2 --out part-1": "tests/conformance/trial/test_merging.py, with another engine",
     "falsify run --shard 2/2 --out part-2": "tests/conformance/trial/test_merging.py, with another engine",
     "falsify merge part-1/latest part-2/latest": "tests/conformance/trial/test_merging.py",
