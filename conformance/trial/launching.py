@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 def engine_environment(extra: dict[str, str]) -> dict[str, str]:
-    """A small, stated environment: what the system needs, NVML's order of devices, one thread, our packages, `extra`."""
+    """A small, stated environment: what the system needs, NVML's order of devices, one thread, our packages, extra."""
     passed = {key: value for key, value in os.environ.items() if key in _PASSED_ON or key.startswith(_PASSED_PREFIXES)}
     fixed = {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",

@@ -1,10 +1,10 @@
 """The host under several trials: who times is alone, a full disk is no engine's fault, a dead holder holds nothing."""
 
-import os
 import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from trial_support import command, environment, write_manifest
@@ -124,7 +124,7 @@ with Recorder(Path(sys.argv[1]), WHOLE, Nobody()) as recorder:
 
 
 def test_a_record_that_meets_a_full_disk_ends_with_a_whole_line_and_settles_nothing(tmp_path):
-    words = [sys.executable, "-c", RECORD, str(tmp_path), os.path.dirname(__file__)]
+    words = [sys.executable, "-c", RECORD, str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=60, check=True)
     assert "File too large; the record is truncated" in done.stdout
     raw = (tmp_path / "record.jsonl").read_bytes()
