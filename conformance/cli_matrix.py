@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from conformance.cli_support import end
 from conformance.verdicts import ExitCode
 
 if TYPE_CHECKING:
@@ -58,11 +57,11 @@ def matrix(  # noqa: PLR0917  one parameter an option
         record = collected(read, out, causes)
         _write(record, out)
     except (BrokenMatrix, NoSuchDevice) as error:
-        _end(str(error), ExitCode.USAGE)
+        end(str(error), ExitCode.USAGE)
     except DeviceUnusable as error:
-        _end(str(error), ExitCode.HARNESS)
+        end(str(error), ExitCode.HARNESS)
     except OSError as error:
-        _end(f"{error.filename or out}: {error.strerror}", ExitCode.HARNESS)
+        end(f"{error.filename or out}: {error.strerror}", ExitCode.HARNESS)
     raise typer.Exit(int(record.exit_code))
 
 
@@ -72,7 +71,7 @@ def _one(read: Matrix, number: int, request: Callable[[Cell], Request]) -> int:
     try:
         cell = read.numbered(number)
     except IndexError:
-        _end(f"--cell {number}: the matrix has {len(read.cells)} cells", ExitCode.USAGE)
+        end(f"--cell {number}: the matrix has {len(read.cells)} cells", ExitCode.USAGE)
     return answer(request(cell))
 
 
@@ -116,9 +115,3 @@ def _write(record: MatrixRecord, out: Path) -> None:
     for cell in lost[:20]:
         typer.echo(f"{cell.name}: {cell.cause}", err=True)
     typer.echo(f"{len(record.cells) - len(lost)} of {len(record.cells)} cells have a record: {path}, {out / PAGE}")
-
-
-def _end(message: str, code: ExitCode) -> NoReturn:
-    with suppress(OSError):
-        sys.stderr.write(f"falsify: {message}\n")
-    raise SystemExit(int(code))

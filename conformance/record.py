@@ -16,6 +16,7 @@ from conformance.observations import Observation
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
 
 SCHEMA_VERSION = "1.0"
+RECORD_FILE = "record.jsonl"
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -183,6 +184,18 @@ def _printable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_printable(key): _printable(entry) for key, entry in value.items()}
     return [_printable(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def record_file(path: Path) -> Path:
+    """The record's own path: a run directory stands for the record in it."""
+    return path / RECORD_FILE if path.is_dir() else path
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a whole record to a new file; FileExistsError if there is one."""
+    lines: list[Line] = [record.header, *record.rows, *([record.footer] if record.footer else [])]
+    with path.open("xb") as file:
+        file.writelines(encode_line(line) for line in lines)
 
 
 def read_record(path: Path) -> Record:

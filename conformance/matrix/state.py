@@ -12,8 +12,7 @@ from pathlib import Path
 import msgspec
 
 from conformance.matrix.cells import Cell
-from conformance.record import BrokenRecord, Record, read_record
-from conformance.trial.recorder import RECORD_FILE
+from conformance.record import RECORD_FILE, BrokenRecord, Record, read_record
 from conformance.verdicts import ExitCode
 
 NOTE = "cell.json"

@@ -12,7 +12,7 @@ from conformance.protocol.failures import (
 )
 from conformance.protocol.tensors import BrokenTensor
 from conformance.record import RowResult
-from conformance.trial.stand import NotTried, Stand
+from conformance.trial.stand import AnswerFellShort, NotTried, Stand
 from conformance.verdicts import Verdict
 
 STARTS = "F-BUILD-001"
@@ -31,6 +31,8 @@ def observe_failure(stand: Stand, error: Exception) -> bool:
             _observe(stand, Failed(name=ENGINE, how="refused", detail=str(error)))
         case DriverFailure():
             _observe_broken_driver(stand, error, str(error))
+        case AnswerFellShort():
+            _observe(stand, Failed(name=ENGINE, how="answered with less", detail=str(error)))
         case BrokenTensor():
             _observe(stand, Failed(name=ENGINE, how="lied about a tensor", detail=str(error)))
         case _:

@@ -18,10 +18,11 @@ from conformance.record import (
     Record,
     Shard,
     read_record,
+    record_file,
 )
 from conformance.trial.inputs import comparable
 from conformance.trial.outcome import NOT_SELECTED, exit_code
-from conformance.trial.recorder import RECORD_FILE, Listener, Recorder, untested
+from conformance.trial.recorder import Listener, Recorder, untested
 from conformance.trial.sharding import NotAShard, Part
 
 _SAME = (
@@ -109,7 +110,7 @@ def merge(shards: Sequence[ShardRecord], directory: Path, listener: Listener, co
 
 
 def _read(path: Path) -> ShardRecord:
-    file = path / RECORD_FILE if path.is_dir() else path
+    file = record_file(path)
     try:
         record = read_record(file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()

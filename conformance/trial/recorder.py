@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from conformance.record import Footer, Header, Record, RowResult, counts, encode_line
+from conformance.record import RECORD_FILE, Footer, Header, Record, RowResult, counts, encode_line
 from conformance.trial.outcome import exit_code, headline_verdict
 from conformance.verdicts import Verdict
 
-RECORD_FILE = "record.jsonl"
 Ended = Literal["completed", "interrupted", "broken"]
 
 

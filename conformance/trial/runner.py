@@ -32,7 +32,7 @@ from conformance.trial.inputs import inputs_of
 from conformance.trial.inventory import CHECKS_DIRECTORY, inventory
 from conformance.trial.launching import launch_of
 from conformance.trial.outcome import INTERRUPTED, NOT_SELECTED, NOT_WRITTEN
-from conformance.trial.plan import Plan
+from conformance.trial.plan import DEFAULT_PEER, Plan
 from conformance.trial.recorder import Ended, Listener, Recorder, now, untested
 from conformance.trial.relay import NO_RESULT, Relay
 from conformance.trial.room import room_is_gone
@@ -54,6 +54,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for."""
 
     engine: str = "reference"
+    peer: str | None = None
     model: str | None = None
     words: tuple[str, ...] = ()
     sections: tuple[str, ...] = ()
@@ -263,6 +264,7 @@ def _plan(
         is_reference=manifest.manifest.engine.reference,
         reproduce=_reproduce(options),
         profile=options.profile,
+        peer=str(load_manifest(options.peer).path) if options.peer else DEFAULT_PEER,
     )
 
 
@@ -272,6 +274,8 @@ def _reproduce(options: Options) -> str:
         words += ["--engine", options.engine]
     if options.model:
         words += ["--model", options.model]
+    if options.peer:
+        words += ["--peer", options.peer]
     if options.profile != "default":
         words += ["--profile", options.profile]
     return shlex.join([*words, "--seed", str(options.seed)])

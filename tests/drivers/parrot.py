@@ -47,6 +47,8 @@ class Adapter:
     if WAY != "claims_what_it_lacks":
 
         def model_load(self, params):
+            if spoil("pleads_no_device"):
+                raise Refused("no CUDA device")
             from conformance.corpus.goldens import load_goldens
 
             self.goldens = load_goldens(Path(params.path))
