@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from conformance import cli_matrix, cli_records, cli_severity
+from conformance import cli_compare, cli_matrix, cli_records, cli_severity
 from conformance.cli_support import end, or_unwritable, or_usage, usage
 from conformance.verdicts import ExitCode
 
@@ -31,6 +31,7 @@ app = typer.Typer(
 corpus = typer.Typer(no_args_is_help=True, help="The corpus of SafeTensors files.")
 app.add_typer(corpus, name="corpus")
 cli_records.add_to(app)
+cli_compare.add_to(app)
 cli_severity.add_to(app)
 cli_matrix.add_to(app)
 
@@ -158,11 +159,12 @@ def smoke(engine: EngineOption = "reference") -> None:
     """Say what is wrong with an engine's adapter, before any check runs."""
     import tempfile  # noqa: PLC0415
 
-    from conformance.manifest import load_manifest  # noqa: PLC0415
+    from conformance.manifest import load_manifest, require_installed  # noqa: PLC0415
     from conformance.smoke import smoke as smoke_steps  # noqa: PLC0415
     from conformance.trial.launching import launch_in  # noqa: PLC0415
 
     manifest = or_usage(lambda: load_manifest(engine))
+    or_usage(lambda: require_installed(manifest))
     with tempfile.TemporaryDirectory(prefix="falsify-smoke-") as directory:
         steps = smoke_steps(or_usage(lambda: launch_in(manifest, Path(directory))))
     for step in steps:

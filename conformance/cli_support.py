@@ -21,7 +21,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
     from conformance.faults.planting import UnknownFault  # noqa: PLC0415
     from conformance.gate.policy import BrokenGate  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.record import BrokenRecord  # noqa: PLC0415
     from conformance.thresholds import BrokenThresholds  # noqa: PLC0415
@@ -34,8 +34,8 @@ def or_usage(action: Callable[[], Value]) -> Value:
     try:
         return action()
     except (
-        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged,
-        GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
+        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
+        ContentChanged, GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
     ) as error:  # fmt: skip
         usage(str(error))
     except OSError as error:

@@ -20,7 +20,7 @@ import pytest
 from conformance.catalogue import Catalogue, load_catalogue
 from conformance.corpus.models import ModelUnderTrial, resolve_model
 from conformance.environment import fingerprint
-from conformance.manifest import BrokenManifest, LoadedManifest, load_manifest
+from conformance.manifest import BrokenManifest, LoadedManifest, load_manifest, require_installed
 from conformance.probes.nvml import Gpu, gpus
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import DriverFailure
@@ -98,8 +98,8 @@ def plan_trial(options: Options) -> Ready:
     """Validate the request and fix everything but the run directory; nothing is written.
 
     Raises:
-        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, CatalogueMismatch, GpuRequired, DeviceUnusable, and
-            what `resolve_model` raises.
+        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, CatalogueMismatch, GpuRequired,
+            DeviceUnusable, and what `resolve_model` raises.
     """
     catalogue = load_catalogue()
     written = inventory(catalogue)
@@ -109,6 +109,7 @@ def plan_trial(options: Options) -> Ready:
     manifest = load_manifest(options.engine)
     if manifest.manifest.driver is None:
         raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
+    require_installed(manifest)
     devices = gpus()
     if options.require_gpu and not devices:
         raise GpuRequired

@@ -1,10 +1,9 @@
 """A trial on a disk that really is full, before it or in the middle: an error by name, never a wrong record."""
 
 import subprocess
-import sys
 
 import pytest
-from trial_support import DRIVERS, environment, falsify, record_in, write_manifest
+from trial_support import DRIVERS, falsify, record_in, write_manifest
 
 from conformance.record import read_record
 from conformance.verdicts import ExitCode, Verdict

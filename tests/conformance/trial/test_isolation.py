@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from trial_support import ROOT, TIMEOUT_S, command, environment, falsify, record_in, write_manifest
