@@ -14,7 +14,7 @@ nox.needs_version = ">=2024.4.15"
 
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
-TEST_TOOLS = ("coverage", "jsonschema", "setuptools", "wheel")
+TEST_TOOLS = ("coverage", "jsonschema", "pyarrow", "pyyaml", "setuptools", "wheel")
 
 
 def install(session: nox.Session, *packages: str) -> None:
@@ -36,6 +36,16 @@ def falsify(session: nox.Session) -> None:
     """Put an engine on trial: `nox -s falsify -- --engine reference -k f_mem` (arguments of `falsify run`)."""
     install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
     run_and_exit(session, "falsify", "run", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad"])
+def engine(session: nox.Session, extra: str) -> None:
+    """Install one foreign engine and try its adapter: `nox -s "engine(extra='tinygrad')" -- --section parse`."""
+    install(session, "--editable", f".[{extra}]")
+    name = {"golden": "transformers", "runai": "runai-model-streamer"}.get(extra, extra)
+    session.run("falsify", "smoke", "--engine", name)
+    run_and_exit(session, "falsify", "run", "--engine", name, *session.posargs)
 
 
 @nox.session
@@ -69,7 +79,28 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """Limits, ours and peers in one table: `nox -s bench -- --json bench.json`; on the CPU where there is no GPU."""
+    install(session, "--editable", ".[golden]")
+    session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
 def fixture(session: nox.Session) -> None:
     """Repeat the golden run of the shipped fixture model with transformers and compare; `-- --make` writes anew."""
     install(session, "--editable", ".[golden]")
     session.run("python", "-m", "conformance.corpus.fixture.golden", *session.posargs)
+
+
+@nox.session
+def severity(session: nox.Session) -> None:
+    """Plant faults and write the kill matrix: `nox -s severity -- --full` (arguments of `falsify severity`)."""
+    install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
+    run_and_exit(session, "falsify", "severity", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Mutate what decides verdicts and count what its tests kill: `nox -s mutation -- conformance/judge.py`."""
+    install(session, "--editable", ".[mutation]", *TEST_TOOLS)
+    session.run("python", "tests/mutation/run.py", str(Path(session.create_tmp()) / "mutation"), *session.posargs)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from checks.support.copying import observe_copies
 from checks.support.devices import growth_over, witness_memory
+from checks.support.misuse import observe_dropped_storages
 from checks.support.pool import sample
 from checks.support.tensors import (
     PATTERN_CLASSES,
@@ -13,7 +15,7 @@ from checks.support.tensors import (
     write_safetensors,
 )
 from checks.support.timing import link_rates
-from checks.support.transfer import Payload, round_trip
+from checks.support.transfer import Payload, round_trip, uploaded
 from conformance.observations import Sample
 from conformance.protocol.messages import Account, Drop, Handle, LoadFile, StoredTensor, Upload
 from conformance.trial.stand import Stand
@@ -88,10 +90,8 @@ def test_f_mem_030(stand: Stand) -> None:
         for pinned in (False, True):
             payloads = [bits_of("F32", count, stand.random) for _ in range(32)]
             sent = [host_tensor(stand, "F32", [count], payload) for payload in payloads]
-            handles = [
-                stand.engine.call("storage.upload", Upload(device.handle, [one], pinned, asynchronous=True)).handles[0]
-                for one in sent
-            ]
+            asked = [Upload(device.handle, [one], pinned, asynchronous=True) for one in sent]
+            handles = [uploaded(stand, each) for each in asked]
             stand.engine.call("device.synchronize", Handle(device.handle))
             wrong = [
                 index
@@ -139,10 +139,14 @@ def test_f_mem_032(stand: Stand) -> None:
         sent = host_tensor(stand, "F32", [count], bits_of("F32", count, stand.random))
 
         def cycle() -> None:
-            handles = stand.engine.call("storage.upload", Upload(device.handle, [sent])).handles
-            stand.engine.call("storage.drop", Drop(handles))
+            handle = uploaded(stand, Upload(device.handle, [sent]))
+            stand.engine.call("storage.drop", Drop([handle]))
 
-        stand.observe(growth_over(stand, "uploads", cycle, count=28, warm_up=4, device=device.handle))
+        stand.observe(growth_over(stand, "uploads", cycle, count=20, warm_up=4, device=device.handle))
+        last = uploaded(stand, Upload(device.handle, [sent]))
+        arrived = stand.engine.call("storage.download", Handle(last))
+        stand.equal("uploads/arrived", expected=sent.sha256, observed=arrived.sha256, note="what was cycled is real")
+        observe_dropped_storages(stand, device.handle)
 
 
 def test_f_mem_033(stand: Stand) -> None:
@@ -154,6 +158,11 @@ def test_f_mem_033(stand: Stand) -> None:
     stand.observe(Sample(name="ratio_to_pageable", values=rates, unit="x", context={"pageable": pageable}))
 
 
+def test_f_mem_034(stand: Stand) -> None:
+    if stand.needs_gpu("seen", "asynchronous", "pinned", "awaited", "decode_step"):
+        observe_copies(stand)
+
+
 def test_f_mem_035(stand: Stand) -> None:
     with stand.opened_device() as device:
         start: Account = stand.engine.call("storage.account", Handle(device.handle))
@@ -161,7 +170,7 @@ def test_f_mem_035(stand: Stand) -> None:
         live: dict[int, int] = {}
         for count in [stand.random.randrange(1, 8 * MIB) for _ in range(24)]:
             sent = host_tensor(stand, "F16", [count], stand.random.randbytes(2 * count))
-            live[stand.engine.call("storage.upload", Upload(device.handle, [sent])).handles[0]] = 2 * count
+            live[uploaded(stand, Upload(device.handle, [sent]))] = 2 * count
         for handle in stand.random.sample(sorted(live), 8):
             stand.engine.call("storage.drop", Drop([handle]))
             del live[handle]

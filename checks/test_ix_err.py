@@ -33,8 +33,6 @@ def test_f_err_091(stand: Stand) -> None:
         stand.failed("typed/file", "accepted", "a file that does not exist was opened")
     before = tree_sha256(stand.directory)
     output = run_on(stand, absent)
-    for log in ("cli.stdout", "cli.stderr"):
-        (stand.directory / log).unlink()
     stand.equal("nothing_changed", expected=before, observed=tree_sha256(stand.directory))
     observe_clear_failure(stand, "run", output, [absent.name])
     chat = [*arguments(stand, cli(stand).chat, model=absent), *device_flags(stand)]

@@ -22,7 +22,7 @@ from conformance.corpus.goldens import load_goldens
 from conformance.corpus.variants import derive
 from conformance.observations import Tokens
 from conformance.protocol.messages import ErrorKind, Generate, Handle, Logits
-from conformance.trial.stand import Stand
+from conformance.trial.stand import AnswerFellShort, Stand, part_of
 
 _SMALL_BYTES, _LAYERS_OF_LARGE = 100 * 1024 * 1024, 6
 _REFUSED = (ErrorKind.INVALID_MODEL, ErrorKind.INVALID_FILE)
@@ -158,9 +158,8 @@ def test_f_load_064(stand: Stand) -> None:
     tokenizer = json.loads((stand.model_directory / "tokenizer.json").read_text())
     known = {*tokenizer["model"]["vocab"].values(), *(added["id"] for added in tokenizer.get("added_tokens", []))}
     with loaded_model(stand) as model:
-        rows = next(
-            t for t in stand.engine.call("model.tensors", Handle(model.handle)).tensors if "embed_tokens" in t.name
-        )
+        held = stand.engine.call("model.tensors", Handle(model.handle)).tensors
+        rows = part_of([t for t in held if "embed_tokens" in t.name], 0, "the embedding")
         stand.equal("rows", expected=config["vocab_size"], observed=rows.shape[0])
         stand.equal("covers_tokenizer", expected=True, observed=max(known) < model.config.vocab_size)
     padded = sorted(set(range(config["vocab_size"])) - known)
@@ -301,7 +300,10 @@ def _with_loud_padding(stand: Stand, source: Path, padded: int, sign: int) -> li
     write_safetensors(directory / WEIGHTS, tensors)
     with loaded_from(stand, directory) as model:
         request = Generate(model.handle, 8, prompt_ids=list(golden.prompt_ids))
-        return list(stand.engine.call("generate", request).ids)
+        produced = list(stand.engine.call("generate", request).ids)
+    if not produced:
+        raise AnswerFellShort("a single id, so that none could be a padded one")
+    return produced
 
 
 def _scaled(bits: np.ndarray, dtype: str, sign: int) -> np.ndarray:

@@ -180,7 +180,8 @@ def test_f_qual_075(stand: Stand) -> None:
         return
     with loaded_from(stand, stand.model_directory, device="cpu") as model:
         for case in cases:
-            stand.observe(between(f"cpu_and_gpu/{case.name}", logits_at(stand, model, case), here[case.name]))
+            cpu = logits_at(stand, model, case)
+            stand.observe(between(f"cpu_and_gpu/{case.name}", cpu, here[case.name], stand.goldens.run.noise))
 
 
 def test_f_qual_076(stand: Stand) -> None:

@@ -7,9 +7,11 @@ import statistics
 import psutil
 
 from checks.support.devices import growth_over
-from checks.support.pool import all_runs, cpu_rate, sample, timed, utilisation_while_decoding
+from checks.support.parity import observe_parity
+from checks.support.pool import all_runs, cpu_rates, sample, timed, utilisation_while_decoding
 from checks.support.quality import cheapest, loaded_model
-from conformance.observations import Sample
+from conformance.corpus.geometry import geometry_checkpoint
+from conformance.observations import Measured, Sample
 from conformance.protocol.messages import Generate
 from conformance.trial.stand import Stand
 
@@ -21,8 +23,9 @@ def test_f_perf_081(stand: Stand) -> None:
     if not stand.needs_gpu("load"):
         return
     values = sample(stand, "load", lambda run: run.load_s)
-    opening = statistics.median(run.open_s for run in all_runs(stand))
-    stand.observe(Sample(name="load", values=values, unit="s", context={"process_and_device_start_s": opening}))
+    first = all_runs(stand)[0]
+    context = {"process_and_device_start_s": first.open_s, "first_process_s": first.load_s}
+    stand.observe(Sample(name="load", values=values, unit="s", context=context))
 
 
 def test_f_perf_082(stand: Stand) -> None:
@@ -30,8 +33,10 @@ def test_f_perf_082(stand: Stand) -> None:
         return
     short = sample(stand, "first_token/32", lambda run: run.first_token_32_s)
     long = sample(stand, "first_token/1000", lambda run: run.first_token_1000_s)
-    stand.observe(Sample(name="first_token/32", values=short, unit="s"))
-    stand.observe(Sample(name="first_token/1000", values=long, unit="s"))
+    first = all_runs(stand)[0]
+    told = {"32": {"first_process_s": first.first_token_32_s}, "1000": {"first_process_s": first.first_token_1000_s}}
+    stand.observe(Sample(name="first_token/32", values=short, unit="s", context=told["32"]))
+    stand.observe(Sample(name="first_token/1000", values=long, unit="s", context=told["1000"]))
 
 
 def test_f_perf_083(stand: Stand) -> None:
@@ -65,7 +70,7 @@ def test_f_perf_085(stand: Stand) -> None:
             stand.equal("positions", expected=64 + 8, observed=told.positions)
         else:
             stand.missing("positions", "the engine does not count positions")
-        ratios, controls = [], []
+        ratios, controls, times = [], [], []
         for _ in range(5 if stand.gpu else 3):
             prefill = timed(stand.engine, model, prompt, 1)
             step = (timed(stand.engine, model, prompt, 1 + _STEPS) - prefill) / _STEPS
@@ -73,8 +78,12 @@ def test_f_perf_085(stand: Stand) -> None:
             first = (timed(stand.engine, model, prompt[:_SHORT_CONTEXT], 1 + _STEPS) - early) / _STEPS
             ratios.append(step / prefill)
             controls.append(prefill / max(first, 1e-6))
+            times.append((early, first, prefill, step))
     stand.measured("decidable", statistics.median(controls), "prefill of n in steps at context 16")
-    stand.measured("recompute_ratio", statistics.median(ratios), "step at n / prefill of n")
+    names = [f"{kind}@{n}" for n in (_SHORT_CONTEXT, _CONTEXT) for kind in ("prefill_s", "step_s")]
+    context = dict(zip(names, map(statistics.median, zip(*times, strict=True)), strict=True))
+    ratio, unit = statistics.median(ratios), "step at n / prefill of n"
+    stand.observe(Measured(name="recompute_ratio", value=ratio, unit=unit, context=context))
 
 
 def test_f_perf_086(stand: Stand) -> None:
@@ -90,11 +99,14 @@ def test_f_perf_087(stand: Stand) -> None:
     with stand.opened_device() as device, loaded_model(stand) as model:
         longest = Generate(model.handle, 128 if stand.gpu else 8, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
 
+        lengths: list[int] = []
+
         def generation() -> None:
-            stand.engine.call("generate", longest)
+            lengths.append(len(stand.engine.call("generate", longest).ids))
 
         seen = growth_over(stand, "generations", generation, count=_GENERATIONS, warm_up=_WARM_UP, device=device.handle)
         stand.observe(seen)
+        stand.equal("generations/lengths", expected=[longest.max_tokens], observed=sorted(set(lengths)))
 
 
 def test_f_perf_088(stand: Stand) -> None:
@@ -109,7 +121,14 @@ def test_f_perf_088(stand: Stand) -> None:
 def test_f_perf_089(stand: Stand) -> None:
     if not stand.needs_gpu("ratio_to_cpu"):
         return
-    slow = [cpu_rate(stand) for _ in range(3)]
+    slow = cpu_rates(stand)
     values = sample(stand, "ratio_to_cpu", lambda run: run.decode_rate / max(slow))
     context = {"cpu_tok_s": max(slow), "cpu_cores": float(psutil.cpu_count() or 1)}
     stand.observe(Sample(name="ratio_to_cpu", values=values, unit="x", context=context))
+
+
+def test_f_perf_090(stand: Stand) -> None:
+    if not stand.needs_gpu("ratio_to_peer"):
+        return
+    stand.weights = "geometry"
+    observe_parity(stand, geometry_checkpoint("F32"), device=stand.model_device)

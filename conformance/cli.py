@@ -1,23 +1,22 @@
-"""The command line: `falsify run`, `smoke`, `engines`, `corpus export` and `replay`."""
+"""The command line: what puts an engine on trial; `cli_records` has what reads stored records."""
 
 from __future__ import annotations
 
 import secrets
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from conformance import cli_compare, cli_matrix, cli_records, cli_severity
+from conformance.cli_support import end, or_unwritable, or_usage, usage
 from conformance.verdicts import ExitCode
 
 if TYPE_CHECKING:
     from conformance.trial.runner import Options
 
-Value = TypeVar("Value")
 Profile = Literal["default", "long"]
 _SEED_DIGITS = 15
 
@@ -31,6 +30,10 @@ app = typer.Typer(
 
 corpus = typer.Typer(no_args_is_help=True, help="The corpus of SafeTensors files.")
 app.add_typer(corpus, name="corpus")
+cli_records.add_to(app)
+cli_compare.add_to(app)
+cli_severity.add_to(app)
+cli_matrix.add_to(app)
 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="A shipped engine (`falsify engines`) or a manifest's path.")
@@ -47,13 +50,17 @@ def main() -> None:
         app(prog_name="falsify")
     except Exception as error:  # noqa: BLE001  Python's own exit code 1 would read as "falsified"
         traceback.print_exc()
-        _end(f"the harness failed: {type(error).__name__}: {error}", ExitCode.HARNESS)
+        end(f"the harness failed: {type(error).__name__}: {error}", ExitCode.HARNESS)
 
 
 @app.command()
 def run(  # noqa: PLR0917  one parameter an option
     engine: EngineOption = "reference",
     model: ModelOption = None,
+    peer: Annotated[
+        str | None,
+        typer.Option(help="Whom F-PERF-090 compares with: a shipped engine or a manifest. Default: llama_cpp."),
+    ] = None,
     select: Annotated[
         list[str] | None,
         typer.Option("-k", metavar="WORD", help="Rows whose id contains this: f_mem, F-MEM-029; may be repeated."),
@@ -67,6 +74,10 @@ def run(  # noqa: PLR0917  one parameter an option
     workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Processes for untimed rows.")] = 2,
     profile: Annotated[str, typer.Option(help="Examples a fault class: default (30) or long (300).")] = "default",
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail instead of rehearsing on the CPU.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Try only part I of N; `falsify merge` joins the records.")
+    ] = None,
+    gate: cli_records.GateOption = None,
 ) -> None:
     """Run the trial of an engine; leave a record, a scorecard and JUnit XML in a new directory.
 
@@ -75,10 +86,12 @@ def run(  # noqa: PLR0917  one parameter an option
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
     from conformance.trial.runner import Options  # noqa: PLC0415  --help must be fast
+    from conformance.trial.sharding import parse_part  # noqa: PLC0415
 
     options = Options(
         engine=engine,
         model=model,
+        peer=peer,
         words=tuple(select or ()),
         sections=tuple(section or ()),
         seed=_seed(seed),
@@ -88,26 +101,57 @@ def run(  # noqa: PLR0917  one parameter an option
         workers=workers,
         profile=_profile(profile),
         command=("falsify", *sys.argv[1:]),
+        part=None if shard is None else or_usage(lambda: parse_part(shard)),
     )
-    raise typer.Exit(int(_run(options)))
+    if gate and (select or section or shard):
+        usage("--gate speaks of a whole record; it does not go with -k, --section or --shard")
+    raise typer.Exit(int(_run(options, gate)))
 
 
-def _run(options: Options) -> ExitCode:
+def _run(options: Options, gate: Path | None) -> ExitCode:
     from conformance.catalogue import load_catalogue  # noqa: PLC0415
+    from conformance.gate.applied import apply_gate  # noqa: PLC0415
+    from conformance.gate.policy import load_policy  # noqa: PLC0415
     from conformance.trial.runner import prepare, run_trial  # noqa: PLC0415
     from conformance.trial.signals import stoppable  # noqa: PLC0415
+    from reports.gate import paragraph  # noqa: PLC0415
     from reports.progress import open_progress  # noqa: PLC0415
-    from reports.written import write_reports  # noqa: PLC0415
+    from reports.written import Attachments, write_reports  # noqa: PLC0415
 
+    policy = or_usage(lambda: load_policy(gate, load_catalogue())) if gate else None
     with stoppable() as stop:
-        ready = stop.attempt(lambda: _or_usage(lambda: prepare(options)), None)
+        ready = stop.attempt(lambda: or_usage(lambda: prepare(options)), None)
         if ready is None:
-            _end("interrupted before the first row", ExitCode.UNDECIDED)
+            end("interrupted before the first row", ExitCode.UNDECIDED)
         with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
-            trial = run_trial(ready, options.workers, progress, stop)
-            progress.finish(trial.record, write_reports(trial.record, trial.directory))
+            trial = or_unwritable(lambda: run_trial(ready, options.workers, progress, stop))
+            decision = apply_gate(trial.record, policy) if policy else None
+            progress.finish(trial.record, write_reports(trial.record, trial.directory, Attachments(decision=decision)))
+    if decision is not None:
+        typer.echo(paragraph(decision))
+        return decision.code
     footer = trial.record.footer
     return footer.exit_code if footer else ExitCode.HARNESS
+
+
+@app.command()
+def merge(
+    shards: Annotated[list[Path], typer.Argument(metavar="DIR…", help="The run directories of all shards.")],
+    out: Annotated[Path, typer.Option(help="Where the merged run directory goes.")] = Path("falsify-run"),
+) -> None:
+    """Join the shards of one trial (`falsify run --shard I/N`) into one record with its reports.
+
+    Fails closed: a shard that is missing, truncated, there twice, or of another engine, model, catalogue, thresholds
+    or machine is named, and nothing is merged (exit code 4). Otherwise the exit code is that of the whole trial.
+    """
+    from conformance.trial.merging import BrokenShard  # noqa: PLC0415
+    from reports.merged import write_merged  # noqa: PLC0415
+
+    try:
+        code = or_usage(lambda: write_merged(shards, out, ("falsify", *sys.argv[1:])))
+    except BrokenShard as error:
+        end(str(error), ExitCode.HARNESS)
+    raise typer.Exit(int(code))
 
 
 @app.command()
@@ -115,13 +159,14 @@ def smoke(engine: EngineOption = "reference") -> None:
     """Say what is wrong with an engine's adapter, before any check runs."""
     import tempfile  # noqa: PLC0415
 
-    from conformance.manifest import load_manifest  # noqa: PLC0415
+    from conformance.manifest import load_manifest, require_installed  # noqa: PLC0415
     from conformance.smoke import smoke as smoke_steps  # noqa: PLC0415
     from conformance.trial.launching import launch_in  # noqa: PLC0415
 
-    manifest = _or_usage(lambda: load_manifest(engine))
+    manifest = or_usage(lambda: load_manifest(engine))
+    or_usage(lambda: require_installed(manifest))
     with tempfile.TemporaryDirectory(prefix="falsify-smoke-") as directory:
-        steps = smoke_steps(_or_usage(lambda: launch_in(manifest, Path(directory))))
+        steps = smoke_steps(or_usage(lambda: launch_in(manifest, Path(directory))))
     for step in steps:
         typer.echo(f"{'ok  ' if step.ok else 'FAIL'}  {step.name}: {step.detail}")
         if not step.ok:
@@ -155,17 +200,17 @@ def golden(
     from conformance.corpus import golden_maker as maker  # noqa: PLC0415
     from conformance.corpus.models import resolve_model  # noqa: PLC0415
 
-    model = _or_usage(lambda: resolve_model(str(path)))
+    model = or_usage(lambda: resolve_model(str(path)))
     for name in dtype or ["F32"]:
         if name not in maker.DTYPES:
-            _usage(f"--dtype {name!r}: one of {', '.join(maker.DTYPES)}")
+            usage(f"--dtype {name!r}: one of {', '.join(maker.DTYPES)}")
         typer.echo(f"{name}: transformers answers on the CPU…", err=True)
         try:
             made = maker.make_goldens(model.directory, out or model.directory, dtype=name)
         except (
             maker.TransformersMissing, maker.TokenizersDisagree, maker.TokenizerMissing, maker.PromptTooLong,
         ) as error:  # fmt: skip
-            _usage(str(error))
+            usage(str(error))
         answered = sum(case.answered for case in made.run.cases)
         typer.echo(f"{name}: {answered} of {len(made.run.cases)} prompts answered, in {out or model.directory}")
 
@@ -178,7 +223,7 @@ def export(
     """Write the corpus as files with verdicts.json, for engines in any language and without Python."""
     from conformance.corpus.safetensors.export import export as export_corpus  # noqa: PLC0415
 
-    verdicts = _or_usage(lambda: export_corpus(directory, seed))
+    verdicts = or_usage(lambda: export_corpus(directory, seed))
     typer.echo(f"{len(verdicts.files)} files, {len(verdicts.controls)} valid ones beside them: {directory}")
 
 
@@ -196,13 +241,13 @@ def replay(
     from conformance.corpus.safetensors.replay import Answer, replay_all  # noqa: PLC0415
     from conformance.manifest import load_manifest  # noqa: PLC0415
 
-    manifest = _or_usage(lambda: load_manifest(engine))
-    replayed = _or_usage(lambda: replay_all(paths, manifest))
+    manifest = or_usage(lambda: load_manifest(engine))
+    replayed = or_usage(lambda: replay_all(paths, manifest))
     for one in replayed:
         typer.echo(f"{one.answer:6} {one.path}  {one.detail}")
     answers = {one.answer for one in replayed}
     if not answers:
-        _usage("no kept counter-example lies there")
+        usage("no kept counter-example lies there")
     code = ExitCode.HARNESS if Answer.ERROR in answers else ExitCode.OPEN
     raise typer.Exit(int(ExitCode.FALSIFIED if Answer.FAILED in answers else code))
 
@@ -211,7 +256,7 @@ def _seed(text: str) -> int:
     if text == "random":
         return secrets.randbits(32)
     if not text.isdecimal() or len(text) > _SEED_DIGITS:
-        _usage(f"--seed {text!r}: a whole number from 0 of at most {_SEED_DIGITS} digits, or `random`")
+        usage(f"--seed {text!r}: a whole number from 0 of at most {_SEED_DIGITS} digits, or `random`")
     return int(text)
 
 
@@ -220,43 +265,4 @@ def _profile(text: str) -> Profile:
         return "default"
     if text == "long":
         return "long"
-    return _usage(f"--profile {text!r}: default or long")
-
-
-def _or_usage(action: Callable[[], Value]) -> Value:
-    """The action's value; an error that the user can mend is one line and exit code 2."""
-    from conformance.catalogue import UnknownSelector  # noqa: PLC0415
-    from conformance.corpus.cache import ContentChanged  # noqa: PLC0415
-    from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
-    from conformance.corpus.safetensors.export import NotEmpty  # noqa: PLC0415
-    from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
-    from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
-    from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
-    from conformance.trial.runner import GpuRequired  # noqa: PLC0415
-
-    try:
-        return action()
-    except (
-        UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
-        NotEmpty,
-    ) as error:  # fmt: skip
-        _usage(str(error))
-    except OSError as error:
-        if error.filename is None:
-            raise
-        _usage(f"{error.filename}: {error.strerror}")
-    except (CatalogueMismatch, DeviceUnusable) as error:
-        _end(str(error), ExitCode.HARNESS)
-
-
-def _usage(message: str) -> NoReturn:
-    _end(message, ExitCode.USAGE)
-
-
-def _end(message: str, code: ExitCode) -> NoReturn:
-    """One line on standard error, then the code; a reader who has gone away changes nothing about it."""
-    with suppress(OSError):
-        sys.stderr.write(f"falsify: {message}\n")
-        sys.stderr.flush()
-    raise SystemExit(int(code))
+    return usage(f"--profile {text!r}: default or long")

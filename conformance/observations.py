@@ -35,6 +35,7 @@ class Measured(Observed, frozen=True, kw_only=True, tag="measured"):
 
     value: float
     unit: str
+    context: dict[str, float] = {}
 
 
 class Sample(Observed, frozen=True, kw_only=True, tag="sample"):
@@ -100,7 +101,10 @@ class Tokens(Observed, frozen=True, kw_only=True, tag="tokens"):
 
 
 class LogitsDistance(Observed, frozen=True, kw_only=True, tag="logits"):
-    """Logits against golden ones over several positions: largest difference, smallest cosine, argmax per step."""
+    """Logits against golden ones over several positions: largest difference, smallest cosine, argmax per step.
+
+    `noise` is how far the golden run's own logits are from exact ones, where that is known.
+    """
 
     positions: int
     max_abs: float
@@ -108,6 +112,7 @@ class LogitsDistance(Observed, frozen=True, kw_only=True, tag="logits"):
     argmax_expected: list[int]
     argmax_observed: list[int]
     margins: list[float]
+    noise: float | None = None
 
 
 class Missing(Observed, frozen=True, kw_only=True, tag="missing"):

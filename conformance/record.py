@@ -16,6 +16,7 @@ from conformance.observations import Observation
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
 
 SCHEMA_VERSION = "1.0"
+RECORD_FILE = "record.jsonl"
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,6 +56,11 @@ class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line
     weights: str = ""
     reproduce: str = ""
 
+    @property
+    def violates(self) -> bool:
+        """True where the criterion was violated, be it only by the CPU path of a rehearsal."""
+        return self.verdict is Verdict.FALSIFIED or self.rehearsed is Rehearsed.FAILED
+
 
 class EngineIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     """The engine on trial, as its manifest and its driver name it."""
@@ -78,6 +84,25 @@ class ModelIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     goldens_sha256: str = ""
 
 
+class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which part of a trial this is: number `index` of `of`; `selected` and the inputs' hash are the whole trial's."""
+
+    index: int
+    of: int
+    selected: list[str]
+    inputs_sha256: str
+
+
+class MergedShard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a part of a merged record comes from: the shard's record by its hash, and the machine it ran on."""
+
+    index: int
+    trial_id: str
+    record_sha256: str
+    started: str
+    environment: dict[str, Any]
+
+
 class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="header"):
     """Everything known before the first row runs, and the rows that must be in the record."""
 
@@ -97,6 +122,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", 
     environment: dict[str, Any]
     command: list[str]
     profile: str = "default"
+    shard: Shard | None = None
+    merged: list[MergedShard] = []
 
 
 class Footer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="footer"):
@@ -157,6 +184,18 @@ def _printable(value: Any) -> Any:
     if isinstance(value, dict):
         return {_printable(key): _printable(entry) for key, entry in value.items()}
     return [_printable(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def record_file(path: Path) -> Path:
+    """The record's own path: a run directory stands for the record in it."""
+    return path / RECORD_FILE if path.is_dir() else path
+
+
+def write_record(record: Record, path: Path) -> None:
+    """Write a whole record to a new file; FileExistsError if there is one."""
+    lines: list[Line] = [record.header, *record.rows, *([record.footer] if record.footer else [])]
+    with path.open("xb") as file:
+        file.writelines(encode_line(line) for line in lines)
 
 
 def read_record(path: Path) -> Record:

@@ -114,7 +114,8 @@ def decide_growth(
 
     The series after `warm_up` is cut into `blocks`; a block's value is its median. A leak is shown by the engine's
     own account (at most one step of all fails to rise), or by the witness in whole pages (likewise), or by either
-    growing more than `max_growth` bytes. The account alone never clears the engine: the witness must be present.
+    growing more than `max_growth` bytes. The account alone never clears the engine: a witness that saw nothing at
+    all decides nothing.
 
     Raises:
         ValueError: the series are too short for two values a block, or of different lengths.
@@ -128,6 +129,8 @@ def decide_growth(
     steps, enough = blocks - 1, blocks - 2
     own_growth, seen_growth = own[-1] - own[0], seen[-1] - seen[0]
     decision, why = _growing(own_up >= enough, seen_up >= enough, own_growth, seen_growth, max_growth)
+    if decision is Decision.MEETS and max(seen) <= 0:
+        decision, why = Decision.UNDECIDED, "the witness saw no memory at all: it is blind"
     return GrowthDecision(decision, (own_up, steps), (seen_up, steps), own_growth, seen_growth, why)
 
 

@@ -22,13 +22,22 @@ class MissingThreshold(Exception):
         super().__init__(f"thresholds have no `{field}` for {row} {name}")
 
 
+class BrokenThresholds(ValueError):
+    """A thresholds file that cannot be read as one; the message says where."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path = path
+        super().__init__(f"{path}: {cause}")
+
+
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The numbers behind one observation of one row; which of them are needed depends on its kind.
 
     `alpha` is the row's error rate for FALSIFIED and for CORROBORATED alike; `looks` the run counts at which a
     sequential rule may stop; `max_sd` the largest spread (of logarithms) at which it may decide at all. A single
     number beyond its limit is INCONCLUSIVE up to `undecided_to`, and throughout where `otherwise` says so: then it
-    is a precondition of the measurement, not the claim.
+    is a precondition of the measurement, not the claim. `times_noise` bounds a difference of logits by the golden
+    run's own rounding noise, and `max_abs` where that is larger or unknown.
     """
 
     reason: str
@@ -39,6 +48,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     looks: tuple[int, ...] = ()
     max_sd: float | None = None
     max_abs: float | None = None
+    times_noise: float | None = None
     min_cosine: float | None = None
     tie_margin: float | None = None
     max_ties: int | None = None
@@ -63,7 +73,15 @@ class Thresholds(msgspec.Struct, frozen=True):
 
 @cache
 def load_thresholds(path: Path = THRESHOLDS_PATH) -> Thresholds:
-    """Read and validate the thresholds file."""
+    """Read and validate a thresholds file.
+
+    Raises:
+        BrokenThresholds: it is not TOML of this shape.
+        OSError: it cannot be read.
+    """
     raw = path.read_bytes()
-    rows = msgspec.convert(tomllib.loads(raw.decode()), dict[str, dict[str, Limit]])
+    try:
+        rows = msgspec.convert(tomllib.loads(raw.decode()), dict[str, dict[str, Limit]])
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise BrokenThresholds(path, str(error)) from error
     return Thresholds(rows, hashlib.sha256(raw).hexdigest())

@@ -16,6 +16,7 @@ import typer
 
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.config import read_config
+from reference_engine.context import make_context_meanwhile
 from reference_engine.errors import EngineError, InvalidArgument
 
 if TYPE_CHECKING:
@@ -223,8 +224,11 @@ def _instruction(system: str | None) -> list[ChatMessage]:
 
 def _open_device(gpu: bool | None) -> Device:
     """The GPU if wanted or, without a wish, if there is one; the CPU without so much as asking for GPUs."""
+    context = None if gpu is False else make_context_meanwhile()
     from reference_engine.device import CPU, CUDA, Device, cuda_count
 
+    if context is not None:
+        context.join()
     if gpu is None:
         gpu = cuda_count() > 0
     return Device(0, CUDA if gpu else CPU)

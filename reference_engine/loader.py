@@ -1,7 +1,8 @@
 """SafeTensors bytes into device memory: the file is checked, everything is planned, then bytes move once.
 
-To a GPU they go through pinned slabs: reader threads fill slabs with `preadv`, which releases the GIL, while
-earlier slabs are copied by a stream of each thread. To the CPU they are read where they belong.
+To a GPU they go through pinned slabs: reader threads fill slabs with `preadv`, which releases the GIL, while one
+thread sends the filled ones, in the file's order, on one stream: several threads that issue copies wait for each
+other. To the CPU they are read where they belong.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from reference_engine.device import Device
     from reference_engine.files import TensorFile
 
-READERS = 8
+READERS = 16
+LOAD_SLABS = 24
 
 
 class SafeTensorsCudaLoader:
@@ -89,25 +91,32 @@ def transfer(moves: Iterable[tuple[Located, torch.Tensor]], device: Device) -> N
                 file.read_into(offset + skip, target.numpy().data)
         return
     readers = max(1, min(READERS, len(chunks), os.cpu_count() or 1))
-    with device.guard(), ThreadPoolExecutor(readers) as pool:
-        tasks = [pool.submit(_stream, chunks[reader::readers], device) for reader in range(readers)]
-        for task in tasks:
-            task.result()
-
-
-def _stream(chunks: Sequence[_Chunk], device: Device) -> None:
-    """One reader's share, through a ring of its own."""
     # The current device is a thread's own; page-locking on another one would make a context there.
-    with torch.cuda.device(device.torch):
-        ring = PinnedRing(device)
-        try:
-            for file, offset, length, parts in chunks:
-                slab = ring.acquire()
-                file.read_into(offset, slab.numpy().data[:length])
-                ring.send(parts)
-        finally:
-            # Slabs must outlive the copies out of them, and errors of the copies belong to this load.
-            ring.stream.synchronize()
+    with (
+        device.guard(),
+        ThreadPoolExecutor(readers, initializer=torch.cuda.set_device, initargs=(device.torch,)) as pool,
+    ):
+        _stream(chunks, PinnedRing(device, SLAB_BYTES, LOAD_SLABS), pool)
+
+
+def _stream(chunks: Sequence[_Chunk], ring: PinnedRing, pool: ThreadPoolExecutor) -> None:
+    """Send chunks as they are read, while as many later ones as there are slabs are being read."""
+    reads = [pool.submit(_read, chunk, ring, turn) for turn, chunk in enumerate(chunks[: len(ring)])]
+    try:
+        for turn, chunk in enumerate(chunks):
+            reads[turn].result()
+            ring.send(turn, chunk.parts)
+            later = turn + len(ring)
+            if later < len(chunks):
+                reads.append(pool.submit(_read, chunks[later], ring, later))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        # Slabs must outlive the copies out of them, and errors of the copies belong to this load.
+        ring.stream.synchronize()
+
+
+def _read(chunk: _Chunk, ring: PinnedRing, turn: int) -> None:
+    chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: chunk.length])
 
 
 def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:

@@ -1,4 +1,6 @@
-"""The Qwen2 and Llama decoder: RMSNorm, rotary attention with grouped heads, SwiGLU, over a KV cache.
+"""One decoder for the families of `config.FAMILIES`: RMSNorm, rotary attention with grouped heads, SwiGLU, KV cache.
+
+What a family has beyond that (biases, norms of queries and keys, sliding windows) is a flag of the configuration.
 
 transformers' implementation is the definition: norms and softmax in F32, the norm cast back before its weight,
 rotary angles in F32 and rotate-half. Shapes: T new positions, H query heads, G key-value heads, D head size.
@@ -48,12 +50,15 @@ class KvCache:
 
 
 class Place(NamedTuple):
-    """Where tokens stand, the same for all layers: positions [T], rotary factors [T, 1, D], mask [T, length]."""
+    """Where tokens stand, the same for all layers: positions [T], rotary factors [T, 1, D], masks [T, length].
+
+    There is a mask for each window that some layer has; None is the plain causal one.
+    """
 
     positions: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
-    mask: torch.Tensor
+    masks: dict[int | None, torch.Tensor]
 
 
 class SafeTensorsCudaModel:
@@ -176,19 +181,18 @@ class SafeTensorsCudaModel:
 
         Attention spans the first `length` positions of the cache, of which each token sees those up to its own.
         """
-        weights = self.weights
+        weights, windows = self.weights, self.config.windows
         place = Place(
             positions,
             cache.cos.index_select(0, positions)[:, None],
             cache.sin.index_select(0, positions)[:, None],
-            _causal_mask(positions, length, weights.dtype),
+            {window: _causal_mask(positions, length, window, weights.dtype) for window in dict.fromkeys(windows)},
         )
         hidden = F.embedding(tokens, weights.embedding)
-        for layer, pairs in zip(weights.layers, cache.pairs, strict=True):
-            mixed = self._attention(self._norm(hidden, layer.attention_norm), layer, pairs, place)
-            # Product and residual in one kernel.
-            hidden.addmm_(mixed, layer.attention_out.T)
-            hidden.addmm_(_swiglu(self._norm(hidden, layer.mlp_norm), layer), layer.down.T)
+        for layer, window, pairs in zip(weights.layers, windows, cache.pairs, strict=True):
+            mixed = self._attention(self._norm(hidden, layer.attention_norm), layer, pairs, place, window)
+            _add_product(hidden, mixed, layer.attention_out, layer.attention_out_bias)
+            _add_product(hidden, _swiglu(self._norm(hidden, layer.mlp_norm), layer), layer.down, layer.down_bias)
         return hidden
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -196,15 +200,23 @@ class SafeTensorsCudaModel:
         return F.linear(self._norm(hidden, self.weights.final_norm), self.weights.lm_head).float()
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMSNorm, computed in F32 inside the kernel for any dtype and cast back before the weight."""
+        """RMSNorm of the last dimension, in F32 inside the kernel for any dtype and cast back before the weight."""
         if x.dtype == torch.float32:
             return F.rms_norm(x, weight.shape, weight, self.config.rms_norm_eps)
         return F.rms_norm(x, weight.shape, eps=self.config.rms_norm_eps).mul_(weight)
 
-    def _attention(self, x: torch.Tensor, layer: LayerWeights, pairs: torch.Tensor, place: Place) -> torch.Tensor:
+    def _attention(
+        self, x: torch.Tensor, layer: LayerWeights, pairs: torch.Tensor, place: Place, window: int | None
+    ) -> torch.Tensor:
         """Heads [T, H * D] before the output product; `pairs` [2, G, capacity, D] is the layer's cache."""
-        (_, groups, _, size), (count, length) = pairs.shape, place.mask.shape
+        mask = place.masks[window]
+        (_, groups, _, size), (count, length) = pairs.shape, mask.shape
         qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(count, -1, size)
+        if layer.qk_norm is not None:
+            for heads, weight in zip(
+                (qkv[:, : -2 * groups], qkv[:, -2 * groups : -groups]), layer.qk_norm, strict=True
+            ):
+                heads.copy_(self._norm(heads, weight))
         _rotate(qkv[:, :-groups], place.cos, place.sin)
         new = qkv[:, -2 * groups :].view(count, 2, groups, size)
         pairs.index_copy_(2, place.positions, new.permute(1, 2, 0, 3))
@@ -213,7 +225,7 @@ class SafeTensorsCudaModel:
         queries = qkv[:, : -2 * groups].view(count, groups, -1, size).permute(1, 2, 0, 3).reshape(groups, -1, size)
         # Product and scale in one kernel; what is added is ignored by beta=0.
         scores = torch.baddbmm(queries[:, :1, :1], queries, keys.transpose(1, 2), beta=0, alpha=size**-0.5)
-        scores.view(groups, -1, count, length).add_(place.mask)
+        scores.view(groups, -1, count, length).add_(mask)
         mixed: torch.Tensor = scores.softmax(dim=-1) @ values
         return mixed.view(groups, -1, count, size).permute(2, 0, 1, 3).reshape(count, -1)
 
@@ -248,13 +260,26 @@ def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> None:
     x.mul_(cos).addcmul_(halves_swapped, sin)
 
 
-def _causal_mask(positions: torch.Tensor, length: int, dtype: torch.dtype) -> torch.Tensor:
-    """0 where a token at `positions` [T] may look, minus infinity after it: [T, length]."""
-    later = torch.arange(length, device=positions.device) > positions[:, None]
-    return torch.zeros(later.shape, dtype=dtype, device=positions.device).masked_fill_(later, -math.inf)
+def _causal_mask(positions: torch.Tensor, length: int, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """0 where a token at `positions` [T] may look, minus infinity elsewhere: [T, length].
+
+    It sees itself and what is before it; with a window, the last `window` of these.
+    """
+    there = torch.arange(length, device=positions.device)
+    hidden = there > positions[:, None]
+    if window is not None:
+        hidden |= there <= positions[:, None] - window
+    return torch.zeros(hidden.shape, dtype=dtype, device=positions.device).masked_fill_(hidden, -math.inf)
+
+
+def _add_product(hidden: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Add `x` times `weight` [out, in], and the bias if there is one, to `hidden`: product and residual in one go."""
+    hidden.addmm_(x, weight.T)
+    if bias is not None:
+        hidden.add_(bias)
 
 
 def _swiglu(x: torch.Tensor, layer: LayerWeights) -> torch.Tensor:
     """SiLU(gate) * up, [T, intermediate], before the output product."""
-    gate, up = F.linear(x, layer.gate_up).chunk(2, dim=-1)
+    gate, up = F.linear(x, layer.gate_up, layer.gate_up_bias).chunk(2, dim=-1)
     return F.silu(gate).mul_(up)

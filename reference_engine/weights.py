@@ -17,7 +17,7 @@ from reference_engine.loader import require_weight_dtype, transfer
 from reference_engine.storage import DTYPE_NAMES, TORCH_DTYPES, CudaStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from reference_engine.checkpoint import Checkpoint, Located
     from reference_engine.config import ModelConfig
@@ -44,15 +44,19 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Weights of one block; products are [out, in]."""
+    """Weights of one block; products are [out, in], `qk_norm` is [2, D], None is what the family does not have."""
 
     attention_norm: torch.Tensor
     qkv: torch.Tensor
     qkv_bias: torch.Tensor | None
+    qk_norm: torch.Tensor | None
     attention_out: torch.Tensor
+    attention_out_bias: torch.Tensor | None
     mlp_norm: torch.Tensor
     gate_up: torch.Tensor
+    gate_up_bias: torch.Tensor | None
     down: torch.Tensor
+    down_bias: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -86,47 +90,62 @@ def load_weights(checkpoint: Checkpoint, config: ModelConfig, device: Device, dt
         OutOfDeviceMemory: The device has too little free.
     """
     tied = config.tie_word_embeddings and LM_HEAD not in checkpoint.tensors
-    groups = []
-    for group in _groups(config, tied=tied):
+    layers = [_layer_groups(f"model.layers.{layer}", config) for layer in range(config.num_layers)]
+    groups = [group for parts in layers for group in parts.values()] + _outer_groups(config, tied=tied)
+    names = [name for group in groups for name, _ in group.members]
+    for group in groups:
         for name, shape in group.members:
             _check(checkpoint, name, shape)
-        groups.append(group)
-    names = [name for group in groups for name, _ in group.members]
     found = {checkpoint.tensors[name].entry.dtype for name in names}
     target = TORCH_DTYPES[dtype or (found.pop() if len(found) == 1 else "F32")]
-    stacked = _lay_out(groups, target, device)
-    tensors = {name: part for group, whole in zip(groups, stacked, strict=True) for name, part in _split(group, whole)}
+    stacked = dict(zip(groups, _lay_out(groups, target, device), strict=True))
+    tensors = {name: part for group, whole in stacked.items() for name, part in _split(group, whole)}
     _fill([(checkpoint.tensors[name], tensors[name]) for name in names], device)
     return Weights(
         storages={name: CudaStorage(device, tensor) for name, tensor in tensors.items()},
         embedding=tensors[EMBEDDING],
-        layers=tuple(_layers(stacked[:-2] if tied else stacked[:-3], config)),
+        layers=tuple(_layer(parts, stacked) for parts in layers),
         final_norm=tensors[FINAL_NORM],
         lm_head=tensors[EMBEDDING if tied else LM_HEAD],
         dtype=target,
     )
 
 
-def _groups(config: ModelConfig, *, tied: bool) -> Iterator[Group]:
-    """Everything the model needs, in memory order: the layers, then norm, embedding and head."""
-    hidden, wide = config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    for layer in range(config.num_layers):
-        prefix = f"model.layers.{layer}"
-        attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
-        projections = ((f"{attention}.q_proj", queries), (f"{attention}.k_proj", keys), (f"{attention}.v_proj", keys))
-        yield Group(((f"{prefix}.input_layernorm.weight", (hidden,)),))
-        yield Group(tuple((f"{name}.weight", (rows, hidden)) for name, rows in projections))
-        if config.qkv_bias:
-            yield Group(tuple((f"{name}.bias", (rows,)) for name, rows in projections))
-        yield Group(((f"{attention}.o_proj.weight", (hidden, queries)),))
-        yield Group(((f"{prefix}.post_attention_layernorm.weight", (hidden,)),))
-        yield Group(((f"{mlp}.gate_proj.weight", (wide, hidden)), (f"{mlp}.up_proj.weight", (wide, hidden))))
-        yield Group(((f"{mlp}.down_proj.weight", (hidden, wide)),))
-    yield Group(((FINAL_NORM, (hidden,)),))
-    yield Group(((EMBEDDING, (config.vocab_size, hidden)),))
-    if not tied:
-        yield Group(((LM_HEAD, (config.vocab_size, hidden)),))
+def _layer_groups(prefix: str, config: ModelConfig) -> dict[str, Group]:
+    """What a layer needs, by the fields of `LayerWeights`, in memory order."""
+    hidden, wide, size = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_heads * size, config.num_kv_heads * size
+    attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+    qkv = ((f"{attention}.q_proj", queries), (f"{attention}.k_proj", keys), (f"{attention}.v_proj", keys))
+    gate_up = ((f"{mlp}.gate_proj", wide), (f"{mlp}.up_proj", wide))
+    out, down = ((f"{attention}.o_proj", hidden),), ((f"{mlp}.down_proj", hidden),)
+    norms = ((f"{attention}.q_norm", size), (f"{attention}.k_norm", size))
+    wanted = {
+        "attention_norm": _group(((f"{prefix}.input_layernorm", hidden),)),
+        "qkv": _group(qkv, hidden),
+        "qkv_bias": _group(qkv, kind="bias") if config.qkv_bias else None,
+        "qk_norm": _group(norms) if config.qk_norm else None,
+        "attention_out": _group(out, queries),
+        "attention_out_bias": _group(out, kind="bias") if config.out_bias else None,
+        "mlp_norm": _group(((f"{prefix}.post_attention_layernorm", hidden),)),
+        "gate_up": _group(gate_up, hidden),
+        "gate_up_bias": _group(gate_up, kind="bias") if config.mlp_bias else None,
+        "down": _group(down, wide),
+        "down_bias": _group(down, kind="bias") if config.mlp_bias else None,
+    }
+    return {field: group for field, group in wanted.items() if group is not None}
+
+
+def _outer_groups(config: ModelConfig, *, tied: bool) -> list[Group]:
+    """What lies outside the layers, in memory order: norm, embedding and head."""
+    table = (config.vocab_size, config.hidden_size)
+    names = (EMBEDDING,) if tied else (EMBEDDING, LM_HEAD)
+    return [Group(((FINAL_NORM, (config.hidden_size,)),)), *(Group(((name, table),)) for name in names)]
+
+
+def _group(modules: Sequence[tuple[str, int]], *columns: int, kind: str = "weight") -> Group:
+    """The weights or biases of modules with so many rows each."""
+    return Group(tuple((f"{module}.{kind}", (rows, *columns)) for module, rows in modules))
 
 
 def _check(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
@@ -175,10 +194,9 @@ def _convert(batch: Sequence[tuple[Located, torch.Tensor]], device: Device) -> N
             target.copy_(buffer)
 
 
-def _layers(stacked: Sequence[torch.Tensor], config: ModelConfig) -> Iterator[LayerWeights]:
-    """Group the stacked tensors of `_groups` layer by layer."""
-    count = len(stacked) // config.num_layers
-    for begin in range(0, len(stacked), count):
-        norm, qkv, *rest = stacked[begin : begin + count]
-        bias = rest.pop(0) if config.qkv_bias else None
-        yield LayerWeights(norm, qkv, bias, *rest)
+def _layer(parts: Mapping[str, Group], stacked: Mapping[Group, torch.Tensor]) -> LayerWeights:
+    """The stacked tensors of a layer's groups under their fields' names."""
+    found = {field: stacked[parts[field]] if field in parts else None for field in LayerWeights.__annotations__}
+    if found["qk_norm"] is not None:
+        found["qk_norm"] = found["qk_norm"].view(2, -1)
+    return LayerWeights(**found)  # type: ignore[arg-type]  # fields that are never None are in every layer's groups

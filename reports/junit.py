@@ -13,7 +13,15 @@ from reports.explain import brief, decisive, points
 from reports.summary import Entry, Summary, summarise
 from reports.text import clip, one_line, visible
 
-_SKIPPED = {Verdict.UNTESTED, Verdict.INCONCLUSIVE}
+OUTCOME: dict[Verdict, str] = {
+    Verdict.FALSIFIED: "failure",
+    Verdict.ERROR: "error",
+    Verdict.UNTESTED: "skipped",
+    Verdict.INCONCLUSIVE: "skipped",
+    Verdict.WARNING: "",
+    Verdict.CORROBORATED: "",
+}
+"""The element of a test case for each verdict; empty where it passes."""
 _MAX_TEXT = 20_000
 
 
@@ -60,11 +68,7 @@ def _case(entry: Entry) -> ET.Element:
 
 
 def _outcome(entry: Entry) -> str:
-    if entry.result.verdict is Verdict.FALSIFIED or entry.rehearsal_failed:
-        return "failure"
-    if entry.result.verdict is Verdict.ERROR:
-        return "error"
-    return "skipped" if entry.result.verdict in _SKIPPED else ""
+    return "failure" if entry.rehearsal_failed else OUTCOME[entry.result.verdict]
 
 
 def _body(entry: Entry) -> str:

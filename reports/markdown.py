@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 
 from conformance.catalogue import Catalogue
+from conformance.gate.decision import Decision
 from conformance.record import Record
 from conformance.verdicts import Verdict
 from reports.explain import addition, decisive
+from reports.gate import paragraph
 from reports.summary import GLYPH, READING_ORDER, Entry, Summary, reasons, summarise
 from reports.text import clip, duration, one_line, visible
 
@@ -19,10 +21,11 @@ _SHOWN_ROWS = 30
 _SHOWN_REASONS = 12
 
 
-def render_markdown(record: Record, catalogue: Catalogue) -> str:
-    """The record as GitHub-flavoured Markdown."""
+def render_markdown(record: Record, catalogue: Catalogue, decision: Decision | None = None) -> str:
+    """The record as GitHub-flavoured Markdown; with a gate file's decision in place of the trial's own."""
     summary = summarise(record, catalogue)
-    parts = [f"## {summary.headline}", f"**Gate: {summary.gate}**"]
+    gate = code_block(paragraph(decision)) if decision else f"**Gate: {summary.gate}**"
+    parts = [f"## {summary.headline}", gate]
     parts += ["\n".join(f"- {'**' if p.grave else ''}{p.text}{'**' if p.grave else ''}" for p in summary.problems)]
     parts += [_subject(record), _counts(summary)]
     bad = [*summary.having(Verdict.FALSIFIED), *summary.having(Verdict.ERROR), *summary.failed_rehearsals]

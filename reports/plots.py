@@ -7,10 +7,11 @@ import re
 from functools import singledispatch
 from itertools import zip_longest
 
-from conformance.observations import Growth, LogitsDistance, Observed, Sample, Tokens
+from conformance.observations import Growth, LogitsDistance, Measured, Observed, Sample, Tokens
 from conformance.record import Finding
 from conformance.verdicts import Verdict
 from reports.explain import first_difference
+from reports.scaling import scaling
 from reports.svg import Scale, document, dot, label, line, path, rect, ticks
 from reports.text import file_size, number
 
@@ -18,6 +19,7 @@ WIDTH = 640.0
 _LEFT, _RIGHT = 8.0, WIDTH - 8.0
 _STATED_LIMIT = re.compile(r"^(<=|>=|<|>) ([-+0-9.e]+)")
 _MAX_POINTS = 600
+_LINK_RATES = ("pinned", "pageable")
 _CELL, _CELLS_A_LINE, _MAX_CELLS = 9.0, 64, 512
 
 
@@ -35,19 +37,35 @@ def _(observation: Sample, finding: Finding | None) -> str:
         return ""
     relation, limit = stated_limit(finding)
     interval = finding.interval if finding and finding.interval else None
-    seen = [*values, *([limit] if limit is not None else []), *(b for b in interval or () if math.isfinite(b))]
+    references = _references(observation)
+    seen = [
+        *values,
+        *(value for _, value in references),
+        *([limit] if limit is not None else []),
+        *(b for b in interval or () if math.isfinite(b)),
+    ]
     margin = (max(seen) - min(seen)) * 0.08 or abs(seen[0]) * 0.05 or 1.0
     x = Scale(min(seen) - margin, max(seen) + margin, _LEFT, _RIGHT)
     pitch = max(3.0, min(7.0, 140.0 / len(values)))
     top, bottom = 22.0, 22.0 + pitch * (len(values) + 1)
     floor = bottom + (18.0 if interval else 0.0)
     body = _limit_line(x, relation, limit, floor, observation.unit)
+    body += _reference_lines(x, references, floor)
     body += [dot(x(value), top + pitch * (run + 0.5), 2.6, "dot") for run, value in enumerate(values)]
     if interval:
         body += _interval_bar(x, interval, bottom + 8)
     body += _axis(x, floor, observation.unit)
     body += [label(_LEFT, floor + 27, "one dot a run, the first at the top", css="quiet")]
     return document(WIDTH, floor + 30, _sample_title(observation, finding), body)
+
+
+@plot.register
+def _(observation: Measured, finding: Finding | None) -> str:
+    del finding
+    steps, prefills = (_series(observation.context, kind) for kind in ("step_s", "prefill_s"))
+    if len(steps) < 2 or len(prefills) < 2:  # noqa: PLR2004  a line needs two points
+        return ""
+    return scaling(steps, prefills)
 
 
 @plot.register
@@ -88,6 +106,12 @@ def _(observation: LogitsDistance, finding: Finding | None) -> str:
     return _strip(observation.argmax_expected, observation.argmax_observed, observation.margins, "argmax", tie)
 
 
+def _series(context: dict[str, float], kind: str) -> list[tuple[float, float]]:
+    """The points named `step_s@1000` and the like, by context length."""
+    named = ((name.partition("@"), value) for name, value in context.items())
+    return sorted((float(at), v) for (what, _, at), v in named if what == kind and at.isdecimal() and v > 0)
+
+
 def stated_limit(finding: Finding | None) -> tuple[str, float | None]:
     """Relation and number of a limit like `> 5 GB/s`, as the finding states it."""
     match = _STATED_LIMIT.match(finding.limit) if finding else None
@@ -109,6 +133,24 @@ def _limit_line(x: Scale, relation: str, limit: float | None, floor: float, unit
         line(x(limit), 4, x(limit), floor, "limit"),
         label(x(limit) + offset, 11, f"limit {relation} {number(limit)} {unit}", anchor, "limit-label"),
     ]
+
+
+def _references(observation: Sample) -> list[tuple[str, float]]:
+    """Rates of the link that the check measured itself in the same run, in the sample's own unit."""
+    if observation.unit != "B/s":
+        return []
+    return [(n, v) for n, v in observation.context.items() if n in _LINK_RATES and math.isfinite(v) and v > 0]
+
+
+def _reference_lines(x: Scale, references: list[tuple[str, float]], floor: float) -> list[str]:
+    body = []
+    for place, (name, value) in enumerate(references):
+        right = x(value) > WIDTH / 2
+        words = f"link, {name}: {number(value / 1e9)} GB/s"
+        height = floor - 6 - 13 * place
+        body += [line(x(value), 14, x(value), floor, "reference")]
+        body += [label(x(value) + (-5 if right else 5), height, words, "end" if right else "start", "quiet")]
+    return body
 
 
 def _interval_bar(x: Scale, interval: tuple[float, float], y: float) -> list[str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -17,11 +16,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from conformance.catalogue import Catalogue
+from conformance.gate.decision import Decision
+from conformance.machine import flattened, machine_hash
 from conformance.record import Record
 from conformance.verdicts import MEANING, Verdict
 from reports import text
 from reports.explain import brief, decisive, explain, points
+from reports.extra import Extra
+from reports.gate import paragraph
 from reports.hexdump import Exhibit, hexdump
+from reports.history import MAX_DOTS, glyph
 from reports.limits import not_tested
 from reports.plots import plot
 from reports.summary import GLYPH, READING_ORDER, Entry, Summary, reasons, summarise, weights_tried
@@ -29,8 +33,7 @@ from reports.summary import GLYPH, READING_ORDER, Entry, Summary, reasons, summa
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_PAGE_BYTES = 1_000_000
 _MAX_EMBEDDED_RECORD = 400_000
-_PASSING = {"load_average", "used_bytes", "processes", "sm_clock_mhz", "memory_clock_mhz"}
-_FINGERPRINT_DIGITS = 12
+_LONGEST_VALUE = 500
 _ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "system", "python", "torch")
 _SPEAKING = {"gpu", "cpu", "system"}
 
@@ -53,14 +56,6 @@ _DETAILS = (
     Detail(characters=160, points=6, passed=False, download=0),
     Detail(characters=60, points=2, passed=False, download=0),
 )
-
-
-class Extra(msgspec.Struct, frozen=True):
-    """A further section of the page, rendered by its own report (kill matrix, difference to a baseline)."""
-
-    anchor: str
-    title: str
-    body: Markup
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -87,6 +82,8 @@ def render_scorecard(
     exhibits: Mapping[str, Exhibit] | None = None,
     extras: Sequence[Extra] = (),
     record_sha256: str = "",
+    decision: Decision | None = None,
+    history: Sequence[Record] = (),
 ) -> str:
     """The scorecard as HTML, at most 1 MB: what does not fit is shortened, and says so.
 
@@ -96,50 +93,58 @@ def render_scorecard(
         exhibits: contents of evidence files by their path in the record; shown as hex and offered for download.
         extras: sections to place after the rows, in order.
         record_sha256: hash of the record's file, where there is one.
+        decision: what a gate file made of the record; without one the page tells the trial's own exit code.
+        history: earlier records, oldest first, for the dots of each row.
 
     Raises:
         PageTooLarge: even the shortest form is larger than 1 MB.
     """
     page = ""
+    given: dict[str, Any] = {
+        **_of_record(record, catalogue),
+        "record_sha256": record_sha256,
+        "exhibits": exhibits or {},
+        "extras": extras,
+        "decision": decision,
+        "paragraph": paragraph(decision) if decision else "",
+        "past": _past(record, history),
+    }
+    template = _environment().get_template("scorecard.html.jinja")
     for detail in _DETAILS:
-        page = _render(record, catalogue, exhibits or {}, extras, record_sha256=record_sha256, detail=detail)
+        page = template.render(given, detail=detail)
         if len(page.encode()) <= MAX_PAGE_BYTES:
             return page
     raise PageTooLarge(len(page.encode()))
 
 
-def _render(
-    record: Record,
-    catalogue: Catalogue,
-    exhibits: Mapping[str, Exhibit],
-    extras: Sequence[Extra],
-    *,
-    record_sha256: str,
-    detail: Detail,
-) -> str:
+def _of_record(record: Record, catalogue: Catalogue) -> dict[str, Any]:
+    """What the template asks of the record alone."""
     summary = summarise(record, catalogue)
-    return (
-        _environment()
-        .get_template("scorecard.html.jinja")
-        .render(
-            command=shlex.join(record.header.command),
-            header=record.header,
-            footer=record.footer,
-            summary=summary,
-            sections=[(section, list(group)) for section, group in groupby(summary.entries, key=lambda e: e.section)],
-            groups=_groups(summary),
-            weights=weights_tried(summary),
-            environment=environment_table(record.header.environment),
-            fingerprint=fingerprint(record.header.environment),
-            fingerprint_line=fingerprint_line(record.header.environment),
-            record_sha256=record_sha256,
-            embedded=_embedded(record),
-            not_tested=not_tested(record, summary),
-            exhibits=exhibits,
-            extras=extras,
-            detail=detail,
-        )
-    )
+    return {
+        "command": shlex.join(record.header.command),
+        "header": record.header,
+        "footer": record.footer,
+        "summary": summary,
+        "sections": [(section, list(group)) for section, group in groupby(summary.entries, key=lambda e: e.section)],
+        "groups": _groups(summary),
+        "weights": weights_tried(summary),
+        "environment": environment_table(record.header.environment),
+        "fingerprint": machine_hash(record.header.environment),
+        "fingerprint_line": fingerprint_line(record.header.environment),
+        "embedded": _embedded(record),
+        "not_tested": not_tested(record, summary),
+    }
+
+
+def _past(record: Record, history: Sequence[Record]) -> dict[str, list[tuple[str, str, str]]]:
+    """How each row fared in earlier trials, oldest first: glyph, verdict, and the trial in words."""
+    past: dict[str, list[tuple[str, str, str]]] = {row.id: [] for row in record.rows}
+    for earlier in history[-MAX_DOTS:]:
+        told = f"{earlier.header.started} {text.one_line(earlier.header.revision, 20)}"
+        for row in earlier.rows:
+            if row.id in past:
+                past[row.id].append((glyph(row), row.verdict.value, told))
+    return past
 
 
 def _groups(summary: Summary) -> list[Group]:
@@ -207,15 +212,8 @@ def code(words: str) -> Markup:
 
 
 def environment_table(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The environment flattened to dotted names, sorted."""
-    return sorted(_flatten(environment))
-
-
-def fingerprint(environment: Mapping[str, Any]) -> str:
-    """A short hash of what stays the same on a machine; timings of records with different hashes do not compare."""
-    lasting = [(name, value) for name, value in environment_table(environment) if not _PASSING & {*name.split(".")}]
-    canonical = msgspec.json.encode(lasting)
-    return hashlib.sha256(canonical).hexdigest()[:_FINGERPRINT_DIGITS]
+    """The environment flattened to dotted names, sorted, long values clipped."""
+    return [(name, text.clip(value, _LONGEST_VALUE)) for name, value in flattened(environment)]
 
 
 def fingerprint_line(environment: Mapping[str, Any]) -> str:
@@ -232,18 +230,6 @@ def _named(table: Sequence[tuple[str, str]], key: str) -> str:
     ]
     best = (value for name, value in holding if name.rsplit(".", 1)[-1] in {key, "name", "model", "version"})
     return next(best, holding[0][1] if holding else "")
-
-
-def _flatten(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, member in value.items():
-            yield from _flatten(member, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list) and any(isinstance(member, dict) for member in value):
-        for index, member in enumerate(value):
-            yield from _flatten(member, f"{name}.{index}")
-    else:
-        shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        yield name, text.clip(shown, 500)
 
 
 def _embedded(record: Record) -> Markup | None:

@@ -12,6 +12,7 @@ import msgspec
 
 from conformance.catalogue import Catalogue, Row, Section
 from conformance.record import Record, RowResult, counts
+from conformance.trial.outcome import contradictions
 from conformance.verdicts import ExitCode, Rehearsed, Verdict, roll_up
 from reports.text import listed, plural
 
@@ -99,15 +100,14 @@ def summarise(record: Record, catalogue: Catalogue) -> Summary:
     results = [entry.result for entry in entries]
     verdict = roll_up(result.verdict for result in results)
     problems = tuple(_problems(record, catalogue, results))
-    gate_open = record.footer is not None and record.footer.exit_code is ExitCode.OPEN
     return Summary(
         entries=entries,
         counts=counts(results),
         verdict=verdict,
-        headline=_headline(record, verdict, results),
+        headline=_headline(record, verdict, results, trusted=not any(problem.grave for problem in problems)),
         detail=_detail(results),
-        gate=_gate(record),
-        gate_open=gate_open,
+        gate=_gate(record, problems),
+        gate_open=_is_open(record, problems),
         problems=problems,
     )
 
@@ -168,13 +168,16 @@ def _breaches(record: Record, results: list[RowResult]) -> Iterable[Problem]:
     if Counter(footer.counts) != Counter(counts(record.rows)):
         text = "The footer's counts disagree with the rows; the counts shown are taken from the rows."
         yield Problem(text, grave=True)
+    yield from (Problem(text, grave=True) for text in contradictions(record))
     unexplained = [r.id for r in results if r.verdict is not Verdict.CORROBORATED and not r.reason]
     if unexplained:
         yield Problem(f"Without a reason: {listed(unexplained)}.", grave=True)
 
 
-def _headline(record: Record, verdict: Verdict, results: list[RowResult]) -> str:
+def _headline(record: Record, verdict: Verdict, results: list[RowResult], *, trusted: bool) -> str:
     claim = _claim(record, verdict, results)
+    if not trusted and verdict in {Verdict.CORROBORATED, Verdict.WARNING}:
+        claim = "No verdict: the record cannot be trusted."
     return f"REHEARSAL on the CPU: nothing was shown about the GPU. {claim}" if record.header.rehearsal else claim
 
 
@@ -209,9 +212,16 @@ def _detail(results: list[RowResult]) -> str:
     return " · ".join(parts)
 
 
-def _gate(record: Record) -> str:
+def _is_open(record: Record, problems: Iterable[Problem]) -> bool:
+    stated = record.footer is not None and record.footer.exit_code is ExitCode.OPEN
+    return stated and not any(problem.grave for problem in problems)
+
+
+def _gate(record: Record, problems: Iterable[Problem]) -> str:
     if record.footer is None:
         return "shut (the record is truncated)"
+    if record.footer.exit_code is ExitCode.OPEN and not _is_open(record, problems):
+        return "shut (the record says open, but cannot be trusted)"
     meaning = _EXIT_MEANING[record.footer.exit_code]
     if record.footer.exit_code is ExitCode.OPEN and record.header.rehearsal:
         return f"{meaning}, for a rehearsal: it says nothing about the GPU"

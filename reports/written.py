@@ -3,48 +3,100 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
-from conformance.catalogue import load_catalogue
-from conformance.record import Evidence, Record
-from conformance.trial.recorder import RECORD_FILE
+import msgspec
+
+from conformance.catalogue import Catalogue, load_catalogue
+from conformance.comparison import Comparison
+from conformance.corpus.safetensors.keep import Kept
+from conformance.gate.decision import Decision
+from conformance.record import RECORD_FILE, Evidence, Record
 from reports.badge import badge_json, badge_svg, make_badge
+from reports.difference import comparison_section
+from reports.extra import Extra
 from reports.hexdump import Exhibit
 from reports.junit import render_junit
 from reports.markdown import render_markdown
 from reports.scorecard import render_scorecard
+from reports.tables import Done, Kill, done_section, kill_section
 
 SCORECARD = "scorecard.html"
 _MOST_EXHIBIT_BYTES = 64 * 1024
+_SIDECAR, _COUNTER_EXAMPLE = ".json", ".safetensors"
 
 
-def write_reports(record: Record, directory: Path) -> Path:
+class Attachments(msgspec.Struct, frozen=True, kw_only=True):
+    """What a page shows besides its record, where it is given; `source` is the record's own file."""
+
+    decision: Decision | None = None
+    comparison: Comparison | None = None
+    history: tuple[Record, ...] = ()
+    kills: tuple[Kill, ...] | None = None
+    done: tuple[Done, ...] | None = None
+    source: Path | None = None
+
+
+def write_reports(record: Record, directory: Path, attachments: Attachments | None = None) -> Path:
     """Write scorecard.html, junit.xml, summary.md, badge.svg and badge.json; the scorecard's path.
 
     Raises:
         OSError: the directory cannot be written.
     """
-    catalogue = load_catalogue()
+    catalogue, attached = load_catalogue(), attachments or Attachments()
     badge = make_badge(record, catalogue)
-    written = directory / RECORD_FILE
-    digest = hashlib.sha256(written.read_bytes()).hexdigest() if written.is_file() else ""
+    source = attached.source or directory / RECORD_FILE
+    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
+    scorecard = render_scorecard(
+        record,
+        catalogue,
+        exhibits=exhibits(record, source.parent),
+        extras=_extras(attached, catalogue),
+        record_sha256=digest,
+        decision=attached.decision,
+        history=attached.history,
+    )
     pages = {
-        SCORECARD: render_scorecard(record, catalogue, exhibits=_exhibits(record, directory), record_sha256=digest),
+        SCORECARD: scorecard,
         "junit.xml": render_junit(record, catalogue),
-        "summary.md": render_markdown(record, catalogue),
+        "summary.md": render_markdown(record, catalogue, attached.decision),
         "badge.json": badge_json(badge),
         "badge.svg": badge_svg(badge),
     }
     for name, page in pages.items():
-        (directory / name).write_text(page, encoding="utf-8")
+        whole = directory / f".{name}"
+        whole.write_text(page, encoding="utf-8")
+        whole.replace(directory / name)
     return directory / SCORECARD
 
 
-def _exhibits(record: Record, directory: Path) -> dict[str, Exhibit]:
-    """The small evidence files that still are what the record says, by their path in it."""
+def _extras(attached: Attachments, catalogue: Catalogue) -> list[Extra]:
+    compared = [comparison_section(attached.comparison)] if attached.comparison else []
+    return [*compared, kill_section(attached.kills, catalogue), done_section(attached.done)]
+
+
+def exhibits(record: Record, directory: Path) -> dict[str, Exhibit]:
+    """The small evidence files that still are what the record says, by their path in it.
+
+    A kept counter-example is marked where its sidecar, evidence too, says that it differs from the valid file.
+    """
     evidence = [item for row in record.rows for item in row.evidence]
     contents = {item.path: _content(item, directory.resolve()) for item in evidence}
-    return {path: Exhibit(data) for path, data in contents.items() if data is not None}
+    found = {path: data for path, data in contents.items() if data is not None}
+    return {path: Exhibit(data, _marks(path, found)) for path, data in found.items()}
+
+
+def _marks(path: str, contents: Mapping[str, bytes]) -> tuple[tuple[int, int], ...]:
+    sidecar = contents.get(path.removesuffix(_COUNTER_EXAMPLE) + _SIDECAR) if path.endswith(_COUNTER_EXAMPLE) else None
+    if sidecar is None:
+        return ()
+    try:
+        kept = msgspec.json.decode(sidecar, type=Kept)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ()
+    same = hashlib.sha256(contents[path]).hexdigest() == kept.sha256
+    return tuple(kept.changed) if same else ()
 
 
 def _content(evidence: Evidence, directory: Path) -> bytes | None:

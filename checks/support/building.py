@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from conformance.manifest import CommandTable, LoadedManifest, load_manifest
+from conformance.manifest import CommandTable, LoadedManifest
 from conformance.protocol.client import Engine
 from conformance.sources import resolve
 from conformance.sources.workshop import Installed, Workshop, run
@@ -38,12 +37,16 @@ def workshop(stand: Stand) -> Workshop:
 def installed(stand: Stand) -> Installed:
     """The engine as built and installed once in this trial."""
     required(stand, "build")
-    return _installed(stand.plan.engine, stand.plan.directory / "exchange" / "workshop")
+    directory = stand.plan.directory / "exchange" / "workshop"
+    if directory not in _INSTALLED:
+        _INSTALLED[directory] = _install(stand.manifest, directory)
+    return _INSTALLED[directory]
 
 
-@cache
-def _installed(engine: str, directory: Path) -> Installed:
-    manifest: LoadedManifest = load_manifest(engine)
+_INSTALLED: dict[Path, Installed] = {}
+
+
+def _install(manifest: LoadedManifest, directory: Path) -> Installed:
     table = manifest.manifest.build
     assert table is not None
     return Workshop(manifest, directory).install(table)

@@ -7,17 +7,15 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
 from conformance.manifest import CliTable
 from conformance.probes.nvml import process_memory
+from conformance.protocol.process import GuardedProcess
 from conformance.trial.launching import engine_environment
 from conformance.trial.stand import NotTried, Stand
 
@@ -89,53 +87,37 @@ def run_command(
     """Run to the end through pipes. `unprivileged` drops root's right to read everything."""
     began = time.monotonic()
     whole = [*_UNREADABLE, *command] if unprivileged and os.geteuid() == 0 else list(command)
-    with (stand.directory / "cli.stdout").open("w+b") as out, (stand.directory / "cli.stderr").open("w+b") as err:
-        process = subprocess.Popen(
-            whole,
-            stdin=subprocess.PIPE,
-            stdout=out,
-            stderr=err,
-            cwd=stand.directory,
-            env=engine_environment(cli(stand).env | (env or {})),
-            start_new_session=True,
-        )
-        _feed(process, stdin)
-        peak, status = _wait(process, timeout, _device_probe(stand, process.pid) if watch_device else None)
-        told, complained = _read_back(out), _read_back(err)
-    return Output(status, told, complained, time.monotonic() - began, peak)
-
-
-def _feed(process: subprocess.Popen[bytes], stdin: bytes) -> None:
-    assert process.stdin is not None
-    with suppress(BrokenPipeError):
-        process.stdin.write(stdin)
-    with suppress(BrokenPipeError):
-        process.stdin.close()
+    environment = engine_environment(cli(stand).env | (env or {}))
+    process = GuardedProcess(
+        whole, cwd=stand.directory, env=environment, line_bytes=_OUTPUT_BYTES, stderr_bytes=_OUTPUT_BYTES
+    )
+    try:
+        process.send(stdin)
+        peak, ended = _wait(process, began + timeout, _device_probe(stand, process.pid) if watch_device else None)
+        process.drain(lambda: process.stdout_open)
+    finally:
+        told = process.stdout.decode(errors="replace")
+        process.kill()
+    return Output(ended, told, process.stderr_tail(), time.monotonic() - began, peak)
 
 
 def _device_probe(stand: Stand, pid: int) -> Callable[[], int]:
     return lambda: process_memory(stand.plan.device_index, pid) or 0
 
 
-def _wait(
-    process: subprocess.Popen[bytes], timeout: float, probe: Callable[[], int] | None
-) -> tuple[int | None, int | None]:
-    deadline = time.monotonic() + timeout
+def _wait(process: GuardedProcess, deadline: float, probe: Callable[[], int] | None) -> tuple[int | None, int | None]:
+    """Feed and read until it ends: the most that the probe saw, and the exit status."""
     peak: int | None = None
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return peak, None
+    while not process.over and time.monotonic() < deadline:
+        process.pump(_POLL_S)
+        if not process.unsent:
+            process.close_stdin()
         if probe is not None:
             peak = max(peak or 0, probe())
-        time.sleep(_POLL_S)
-    return peak, process.returncode
-
-
-def _read_back(stream: BinaryIO) -> str:
-    stream.seek(0)
-    return stream.read(_OUTPUT_BYTES).decode(errors="replace")
+    ended = process.ended
+    if ended is None:
+        return peak, None
+    return peak, ended.exit_status if ended.signal is None else -ended.signal
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -23,7 +23,7 @@ from conformance.protocol.messages import (
     StoredTensor,
     TensorData,
 )
-from conformance.trial.stand import Stand
+from conformance.trial.stand import Stand, part_of
 
 Tensors = Mapping[str, tuple[str, Sequence[int], bytes]]
 _REHEARSED_BALLAST = 64 * 1024
@@ -76,7 +76,7 @@ def observe_product(stand: Stand, dtype: str) -> None:
     path = write_safetensors(stand.directory / "product.safetensors", tensors)
     with stand.opened_device() as device:
         stored = _load(stand, device.handle, path)
-        a, b = (_as_f32(stand, stored[name]) for name in "ab")
+        a, b = (_as_f32(stand, part_of(stored, name, f"tensor {name}")) for name in "ab")
         product = stand.read_tensor(stand.engine.call("device.matmul", MatMul(device.handle, a, b)))
     stand.equal("product", expected=(matrices[0] @ matrices[1]).tolist(), observed=product.tolist())
 
@@ -166,7 +166,7 @@ def observe_widening(stand: Stand, dtype: str) -> None:
         stand.directory / "halves.safetensors", {"halves": (dtype, [256, 256], patterns.tobytes())}
     )
     with stand.opened_device() as device:
-        stored = _load(stand, device.handle, path)["halves"]
+        stored = part_of(_load(stand, device.handle, path), "halves", "the tensor")
         back = _as_f32(stand, stored)
         observed = stand.read_bytes(back)
     stand.equal("described", expected=["F32", 256, 256], observed=[back.dtype, *back.shape])
@@ -204,4 +204,5 @@ def sent_and_back(stand: Stand, dtype: str, payload: bytes, *, pinned: bool) -> 
     with stand.opened_device() as device:
         sent = host_tensor(stand, dtype, [item_count(dtype, payload)], payload)
         handles = stand.engine.call("storage.upload", Upload(device.handle, [sent], pinned)).handles
-        return first_difference(payload, stand.read_bytes(stand.engine.call("storage.download", Handle(handles[0]))))
+        handle = Handle(part_of(handles, 0, "a handle of the tensor"))
+        return first_difference(payload, stand.read_bytes(stand.engine.call("storage.download", handle)))

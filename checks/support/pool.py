@@ -1,7 +1,9 @@
 """One pool of fresh processes for all timed rows: each process yields one value for every one of them.
 
 The process is up and its device open when loading is timed: importing libraries and making a context is no
-loading, and is told apart. Everything is timed from outside, on the geometry checkpoint (Qwen2.5-1.5B's shapes,
+loading, and is told apart. Processes are started side by side and measured one after another, so that imports do not
+add up; until its turn a process holds no context. The first process of a pool finds cold caches: it is told beside
+the others and never among them. Everything is timed from outside, on the geometry checkpoint (Qwen2.5-1.5B's shapes,
 F32, batch 1), from a warm page cache. Decoding is the difference of two lengths, so that prefill and fixed cost
 cancel.
 """
@@ -12,7 +14,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -24,11 +27,22 @@ from conformance.corpus.geometry import geometry_checkpoint
 from conformance.environment import usable_cores
 from conformance.probes.nvml import memory_in_use, process_memory, utilisation
 from conformance.protocol.client import Engine
-from conformance.protocol.messages import Generate, Generation, Handle, Logits, ModelLoad, ModelLoaded, TensorData
+from conformance.protocol.failures import EngineRefused
+from conformance.protocol.messages import (
+    DeviceOpen,
+    Generate,
+    Generation,
+    Handle,
+    Logits,
+    ModelLoad,
+    ModelLoaded,
+    TensorData,
+)
 from conformance.trial.launching import launch_of
 from conformance.trial.stand import Stand
 
 PROMPT, SHORT, LONG = 128, 17, 273
+LONG_PROMPT = 1000
 CPU_SHORT, CPU_LONG = 3, 11
 CHECKED_STEPS = 32
 UTILISATION_TOKENS = 1200
@@ -63,18 +77,16 @@ def sample(stand: Stand, name: str, value_of: Callable[[Run], float]) -> list[fl
     stand.weights = "geometry"
     values: list[float] = []
     for look in limit.looks:
-        while len(_POOL) < look:
-            _POOL.append(_one_run(stand))
-        values = [value_of(run) for run in _POOL[:look]]
+        _grow(stand, 1 + look)
+        values = [value_of(run) for run in _POOL[1 : 1 + look]]
         if decided(limit, values):
             break
     return values
 
 
 def all_runs(stand: Stand) -> Sequence[Run]:
-    """The runs so far; at least one."""
-    if not _POOL:
-        _POOL.append(_one_run(stand))
+    """The runs so far, the first one with cold caches; at least one."""
+    _grow(stand, 1)
     return _POOL
 
 
@@ -84,39 +96,68 @@ def prompt_ids(length: int, seed: int = 0) -> list[int]:
     return [source.randrange(_IDS) for _ in range(length)]
 
 
-def _one_run(stand: Stand) -> Run:
+def _grow(stand: Stand, size: int) -> None:
+    """Bring the pool to this many runs."""
+    missing = size - len(_POOL)
+    if missing <= 0:
+        return
+    source = _staged_source(stand)
+    if not _POOL:
+        _warm(geometry_checkpoint("F32"))
+        with stand.engine.fresh() as engine:
+            _POOL.append(_one_run(stand, engine, source))
+        missing -= 1
+    with ExitStack() as stack:
+        engines = [stack.enter_context(stand.engine.fresh()) for _ in range(missing)]
+        _start_together(engines)
+        for engine in engines:
+            _POOL.append(_one_run(stand, engine, source))
+            engine.close()
+
+
+def _start_together(engines: Sequence[Engine]) -> None:
+    """Start processes side by side and let each import what it needs, without a context on the device."""
+
+    def start(engine: Engine) -> None:
+        with suppress(EngineRefused):
+            opened = engine.call("device.open", DeviceOpen(0, "cpu"))
+            engine.call("device.close", Handle(opened.handle))
+
+    with ThreadPoolExecutor(max(1, min(len(engines), usable_cores()))) as threads:
+        list(threads.map(start, engines))
+
+
+def _one_run(stand: Stand, engine: Engine, source: TensorData) -> Run:
     directory = geometry_checkpoint("F32")
-    _warm(directory)
-    with stand.engine.fresh() as engine:
-        index, pid = stand.plan.device_index, engine.pid
-        with peak_of(lambda: process_memory(index, pid) or memory_in_use(index)) as peak:
-            began = time.perf_counter()
-            with stand.opened_device_of(engine):
-                opened = time.perf_counter() - began
-            began = time.perf_counter()
-            model: ModelLoaded = engine.call("model.load", ModelLoad(str(directory), stand.model_device, "F32"))
-            load = time.perf_counter() - began
-            first_32 = timed(engine, model, prompt_ids(32), 1)
-            first_1000 = timed(engine, model, prompt_ids(1000), 1)
-            rate, ids = decode_rate(engine, model, SHORT, LONG)
-            model_handle = Handle(model.handle)
-            wrong = _not_computed(stand, engine, model, ids)
-        engine.call("model.unload", model_handle)
-        with stand.opened_device_of(engine) as device:
-            rates = staged_rates(engine, device.handle, _staged_source(stand))
-        return Run(
-            open_s=opened,
-            load_s=load,
-            first_token_32_s=first_32,
-            first_token_1000_s=first_1000,
-            decode_rate=rate,
-            pinned_rate=rates["pinned"],
-            pageable_rate=rates["pageable"],
-            peak_bytes=max(peak),
-            weight_bytes=model.weight_bytes,
-            ids=ids,
-            wrong_steps=wrong,
-        )
+    index, pid = stand.plan.device_index, engine.pid
+    with peak_of(lambda: process_memory(index, pid) or memory_in_use(index)) as peak:
+        began = time.perf_counter()
+        with stand.opened_device_of(engine):
+            opened = time.perf_counter() - began
+        began = time.perf_counter()
+        model: ModelLoaded = engine.call("model.load", ModelLoad(str(directory), stand.model_device, "F32"))
+        load = time.perf_counter() - began
+        first_32 = timed(engine, model, prompt_ids(32), 1)
+        first_1000 = timed(engine, model, prompt_ids(LONG_PROMPT), 1)
+        rate, ids = decode_rate(engine, model, SHORT, LONG)
+        model_handle = Handle(model.handle)
+        wrong = _not_computed(stand, engine, model, ids)
+    engine.call("model.unload", model_handle)
+    with stand.opened_device_of(engine) as device:
+        rates = staged_rates(engine, device.handle, source)
+    return Run(
+        open_s=opened,
+        load_s=load,
+        first_token_32_s=first_32,
+        first_token_1000_s=first_1000,
+        decode_rate=rate,
+        pinned_rate=rates["pinned"],
+        pageable_rate=rates["pageable"],
+        peak_bytes=max(peak),
+        weight_bytes=model.weight_bytes,
+        ids=ids,
+        wrong_steps=wrong,
+    )
 
 
 def _staged_source(stand: Stand) -> TensorData:
@@ -162,11 +203,11 @@ def _not_computed(stand: Stand, engine: Engine, model: ModelLoaded, ids: list[in
     return [LONG - CHECKED_STEPS + int(step) for step in np.flatnonzero(gaps > margin)]
 
 
-def cpu_rate(stand: Stand) -> float:
+def cpu_rates(stand: Stand, count: int = 3) -> list[float]:
     """Decoding on the engine's CPU path in a fresh process, on all cores: the fairest opponent it has."""
     with Engine(launch_of(stand.manifest, stand.plan, threads=usable_cores())) as engine:
         model = engine.call("model.load", ModelLoad(str(geometry_checkpoint("F32")), "cpu", "F32"))
-        return decode_rate(engine, model, CPU_SHORT, CPU_LONG)[0]
+        return [decode_rate(engine, model, CPU_SHORT, CPU_LONG)[0] for _ in range(count)]
 
 
 def utilisation_while_decoding(stand: Stand) -> tuple[list[int], float, float]:

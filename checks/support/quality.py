@@ -179,10 +179,11 @@ def distance(stand: Stand, name: str, observed: np.ndarray, case: GoldenCase | G
         argmax_expected=list(wanted),
         argmax_observed=[int(best) for best in observed.argmax(axis=1)],
         margins=list(case.margins),
+        noise=stand.goldens.run.noise,
     )
 
 
-def between(name: str, first: np.ndarray, second: np.ndarray) -> LogitsDistance:
+def between(name: str, first: np.ndarray, second: np.ndarray, noise: float | None = None) -> LogitsDistance:
     """The engine against itself, on two processors or from two files; the margins are those of the first."""
     ordered = np.sort(first, axis=1)
     return LogitsDistance(
@@ -193,6 +194,7 @@ def between(name: str, first: np.ndarray, second: np.ndarray) -> LogitsDistance:
         argmax_expected=[int(best) for best in first.argmax(axis=1)],
         argmax_observed=[int(best) for best in second.argmax(axis=1)],
         margins=[float(margin) for margin in ordered[:, -1] - ordered[:, -2]],
+        noise=noise,
     )
 
 

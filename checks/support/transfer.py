@@ -14,7 +14,7 @@ import msgspec
 from checks.support.devices import bare_process_memory, witness_memory
 from checks.support.tensors import bits_of, host_tensor
 from conformance.protocol.messages import Drop, Handle, Upload
-from conformance.trial.stand import Stand
+from conformance.trial.stand import Stand, part_of
 
 BALLAST_BYTES = 128 * 1024 * 1024
 _SHOWN = 16
@@ -39,13 +39,19 @@ def round_trip(stand: Stand, payloads: Mapping[str, Payload], *, pinned: bool = 
         held = witness_memory(stand) - before
         for tensor in (*sent.values(), ballast):
             _overwrite(stand.plan.directory / "exchange" / tensor.path)
-        for (name, payload), handle in zip(payloads.items(), handles, strict=False):
-            _compare(stand, name, payload, handle)
+        for index, (name, payload) in enumerate(payloads.items()):
+            _compare(stand, name, payload, part_of(handles, index, f"a handle of {name}"))
         total = ballast_bytes + sum(len(payload.data) for payload in payloads.values())
         stand.engine.call("storage.drop", Drop(handles))
         if stand.needs_gpu("resident", "released"):
             stand.measured("resident", (total - held) / total, "share that NVML did not see on the device")
             stand.measured("released", _after_another(stand, device.handle, ballast_bytes, before), "B")
+
+
+def uploaded(stand: Stand, upload: Upload) -> int:
+    """The handle of the one tensor that is uploaded."""
+    handles: list[int] = stand.engine.call("storage.upload", upload).handles
+    return part_of(handles, 0, "a handle of the tensor")
 
 
 def _compare(stand: Stand, name: str, payload: Payload, handle: int) -> None:

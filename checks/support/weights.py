@@ -13,7 +13,7 @@ from checks.support.checkpoints import copy_of, tensors_of
 from checks.support.quality import loaded_from
 from checks.support.tensors import write_safetensors
 from conformance.protocol.messages import Logits
-from conformance.trial.stand import NotTried, Stand
+from conformance.trial.stand import AnswerFellShort, NotTried, Stand
 
 WEIGHTS = "model.safetensors"
 _PROBE_TOKENS = 24
@@ -48,7 +48,10 @@ class Perturbable:
         """Logits of the probe on the copy as it is now, F32 [tokens, vocabulary]."""
         with loaded_from(self.stand, self.directory) as model:
             answer = self.stand.engine.call("model.logits", Logits(model.handle, self.probe))
-            return self.stand.read_tensor(answer)
+            logits = self.stand.read_tensor(answer)
+        if logits.ndim != 2 or not logits.size or len(logits) != len(self.probe):
+            raise AnswerFellShort(f"a row of logits for each of {len(self.probe)} tokens")
+        return logits
 
     def change_of(self, names: Iterable[str], change: Callable[[str, bytes], bytes]) -> float:
         """The largest difference in any logit when these tensors are changed; they are put back."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,6 +22,8 @@ from tokenizers import Tokenizer
 
 from conformance.corpus.checkpoint import fingerprint, read_json
 from conformance.corpus.golden_cases import ForcedSequence, GoldenCaseList, GoldenPrompt, load_cases
+from conformance.corpus.golden_comparison import compare_goldens
+from conformance.corpus.golden_noise import rounding_noise
 from conformance.corpus.goldens import (
     TOP,
     Floats,
@@ -34,7 +37,6 @@ from conformance.corpus.goldens import (
 
 COLUMNS = 128
 ALL_COLUMNS_VOCABULARY = 2048
-LOGIT_TOLERANCE = 1e-4
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -136,7 +138,17 @@ def golden_run(model_dir: Path, cases: GoldenCaseList, dtype: str = "F32", threa
         arrays: dict[str, npt.NDArray[np.generic]] = {"columns": columns.astype(np.int32)}
         generated = [_generate(reference, case, columns, arrays) for case in cases.case]
         forced = [_force(reference, sequence, columns, arrays) for sequence in cases.forced]
-    run = GoldenRun(
+    golden = Goldens(_record(model_dir, reference, dtype, generated, forced), arrays)
+    if dtype != "F32":
+        return golden
+    noise = rounding_noise(_load_model(model_dir, torch.float64), golden)
+    return Goldens(msgspec.structs.replace(golden.run, noise=noise), arrays)
+
+
+def _record(
+    model_dir: Path, reference: _Reference, dtype: str, generated: list[GoldenCase], forced: list[GoldenForced]
+) -> GoldenRun:
+    return GoldenRun(
         model_sha256=fingerprint(model_dir).sha256,
         source=_source(dtype),
         dtype=dtype,
@@ -145,7 +157,6 @@ def golden_run(model_dir: Path, cases: GoldenCaseList, dtype: str = "F32", threa
         cases=tuple(generated),
         forced=tuple(forced),
     )
-    return Goldens(run, arrays)
 
 
 def check_goldens(model_dir: Path, stored_dir: Path, cases: GoldenCaseList | None = None, dtype: str = "F32") -> None:
@@ -160,39 +171,6 @@ def check_goldens(model_dir: Path, stored_dir: Path, cases: GoldenCaseList | Non
     differences = compare_goldens(stored, golden_run(model_dir, cases or load_cases(), dtype))
     if differences:
         raise GoldensChanged(differences)
-
-
-def compare_goldens(stored: Goldens, rebuilt: Goldens) -> list[str]:
-    """One line for each case that is missing on either side or differs; logits count in F32 only."""
-    differences = []
-    before, after = stored.by_name, rebuilt.by_name
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
-            differences.append(f"{name}: only {'stored' if name in before else 'rebuilt'}")
-        elif _exact_part(before[name]) != _exact_part(after[name]):
-            differences.append(f"{name}: prompt, ids or text differ")
-        elif stored.run.dtype == "F32":
-            distance = _logit_distance(stored, before[name], rebuilt, after[name])
-            if not distance <= LOGIT_TOLERANCE:
-                differences.append(f"{name}: logits differ by {distance:.2g}")
-    return differences
-
-
-def _exact_part(case: GoldenCase | GoldenForced) -> tuple[object, ...]:
-    if isinstance(case, GoldenForced):
-        return case.rows, case.ids, case.positions, case.argmax
-    return case.rows, case.prompt_ids, case.ids, case.stop_id, case.text, case.answered
-
-
-def _logit_distance(
-    stored: Goldens, before: GoldenCase | GoldenForced, rebuilt: Goldens, after: GoldenCase | GoldenForced
-) -> float:
-    columns, logits = stored.logits(before)
-    other_columns, other_logits = rebuilt.logits(after)
-    if not np.array_equal(columns, other_columns):
-        return float("inf")
-    top = np.abs(stored.top(before)[1] - rebuilt.top(after)[1])
-    return float(np.max([top.max(), np.abs(logits - other_logits).max(initial=0.0)]))
 
 
 @contextlib.contextmanager
@@ -217,14 +195,19 @@ def _source(dtype: str) -> str:
     return f"transformers {_transformers().__version__}, torch {torch.__version__}, {dtype}, CPU, eager"
 
 
-def _load_reference(model_dir: Path, dtype: str) -> _Reference:
+def _load_model(model_dir: Path, dtype: torch.dtype) -> Any:
     transformers = _transformers()
     transformers.utils.logging.disable_progress_bar()
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        model_dir, dtype=dtype, attn_implementation="eager", local_files_only=True
+    ).eval()
+
+
+def _load_reference(model_dir: Path, dtype: str) -> _Reference:
+    transformers = _transformers()
     tokenizer_file = model_dir / "tokenizer.json"
     has_tokenizer = tokenizer_file.is_file()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        model_dir, dtype=DTYPES[dtype], attn_implementation="eager", local_files_only=True
-    ).eval()
+    model = _load_model(model_dir, DTYPES[dtype])
     return _Reference(
         model=model,
         new_cache=transformers.DynamicCache,

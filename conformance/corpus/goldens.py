@@ -94,7 +94,10 @@ class GoldenForced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GoldenRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The stored form: on which weights, by which software, in which compute dtype, and every case."""
+    """The stored form: on which weights, by which software, in which compute dtype, and every case.
+
+    `noise` is the largest distance of an F32 logit from the one computed in F64; None where it was not measured.
+    """
 
     model_sha256: str
     source: str
@@ -103,6 +106,7 @@ class GoldenRun(msgspec.Struct, frozen=True, kw_only=True):
     arrays_sha256: str
     cases: tuple[GoldenCase, ...]
     forced: tuple[GoldenForced, ...] = ()
+    noise: float | None = None
     format: int = FORMAT
 
 

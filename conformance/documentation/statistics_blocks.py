@@ -123,7 +123,8 @@ def _grown(step: Callable[[int], int]) -> list[int]:
 
 def _growth(series: list[int], *, honest: bool) -> str:
     account = series if honest else [0] * len(series)
-    pages = [-(-value // PAGE_BYTES) * PAGE_BYTES for value in series]
+    bare = 128 * PAGE_BYTES
+    pages = [bare + -(-value // PAGE_BYTES) * PAGE_BYTES for value in series]
     return decide_growth(account, pages, warm_up=WARM_UP, max_growth=MAX_GROWTH).decision.value
 
 

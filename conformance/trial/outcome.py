@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from conformance.catalogue import NO_DEVICE
-from conformance.record import RowResult
+from conformance.record import Record, RowResult
 from conformance.verdicts import ExitCode, Rehearsed, Verdict, roll_up
 
 NOT_SELECTED = "not selected"
@@ -15,7 +15,7 @@ INTERRUPTED = "interrupted"
 
 def selected(rows: Sequence[RowResult]) -> list[RowResult]:
     """The rows that the exit code speaks of."""
-    return [row for row in rows if row.reason != NOT_SELECTED]
+    return [row for row in rows if not (row.verdict is Verdict.UNTESTED and row.reason == NOT_SELECTED)]
 
 
 def exit_code(rows: Sequence[RowResult], *, rehearsal: bool, ended: str = "completed") -> ExitCode:
@@ -36,6 +36,25 @@ def exit_code(rows: Sequence[RowResult], *, rehearsal: bool, ended: str = "compl
 def headline_verdict(rows: Sequence[RowResult]) -> Verdict:
     """The roll-up over the selected rows."""
     return roll_up(row.verdict for row in selected(rows))
+
+
+def contradictions(record: Record) -> Iterator[str]:
+    """Where a stored record claims more than is in it, one sentence each; a complete and honest one has none."""
+    for row in record.rows:
+        found = {finding.verdict for finding in row.findings}
+        if row.verdict is Verdict.CORROBORATED and not (row.observations and found):
+            yield f"{row.id} is CORROBORATED without anything observed and judged."
+        elif row.verdict is Verdict.CORROBORATED and found != {Verdict.CORROBORATED}:
+            yield f"{row.id} is CORROBORATED against its own findings."
+    footer = record.footer
+    if footer is None:
+        return
+    code = exit_code(record.rows, rehearsal=record.header.rehearsal, ended=footer.ended)
+    if code is not footer.exit_code:
+        yield f"The footer's exit code is {footer.exit_code.value}, that of its rows is {code.value}."
+    chosen = {row.id for row in selected(record.rows)}
+    if chosen != set(record.header.selected):
+        yield "The rows that say they were not selected are not those that the header leaves out."
 
 
 def _settled(row: RowResult, *, rehearsal: bool) -> bool:

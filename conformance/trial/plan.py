@@ -11,6 +11,7 @@ import msgspec
 from conformance.record import ModelIdentity
 
 PLAN_FILE = "plan.json"
+DEFAULT_PEER = "llama_cpp"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,6 +29,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     is_reference: bool
     reproduce: str
     profile: Literal["default", "long"] = "default"
+    peer: str = DEFAULT_PEER
     device_index: int = 0
 
     @property

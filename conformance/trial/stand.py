@@ -7,12 +7,12 @@ import math
 import mimetypes
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -33,6 +33,8 @@ from conformance.protocol.tensors import read_tensor, to_numpy
 from conformance.record import Evidence
 from conformance.thresholds import Thresholds
 from conformance.trial.plan import Plan
+
+Held = TypeVar("Held")
 
 
 def _all_finite(value: Any) -> bool:
@@ -55,6 +57,26 @@ class NotTried(Exception):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(reason)
+
+
+class AnswerFellShort(Exception):
+    """An answer in the protocol's form that lacks what was asked for; the row is FALSIFIED with it."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"the answer lacks {what}")
+
+
+def part_of(answer: Mapping[str, Held] | Sequence[Held], key: Any, what: str) -> Held:
+    """One entry of what the engine answered.
+
+    Raises:
+        AnswerFellShort: there is no such entry.
+    """
+    try:
+        return answer[key]
+    except LookupError:
+        raise AnswerFellShort(what) from None
 
 
 class Stand:

@@ -35,7 +35,7 @@ from reference_engine.formats.apr_layout import (
     header_crc,
 )
 from reference_engine.formats.byte_level import Vocabulary, tokenizer_json
-from reference_engine.formats.layout import padded, require_apart
+from reference_engine.formats.layout import padded, require_apart, require_no_biases
 from reference_engine.header import DTYPE_BITS, U64_MAX, Header, TensorEntry
 
 TORCH_NAMES = {code: name for name, code in CONFIG_DTYPES.items()}
@@ -227,8 +227,11 @@ class _Metadata:
         embedding = tensors.get(EMBEDDING)
         if embedding is not None and embedding.dtype in TORCH_NAMES:
             values["torch_dtype"] = TORCH_NAMES[embedding.dtype]
+        class_name = self.class_name()
+        if class_name == LLAMA:
+            require_no_biases(self.path, "APR", tensors)
         return values | {
-            "architectures": [self.class_name()],
+            "architectures": [class_name],
             "bos_token_id": self.values.get("tokenizer.bos_token_id"),
             "eos_token_id": self.end_ids(),
             "tie_word_embeddings": tied is True and LM_HEAD not in tensors,

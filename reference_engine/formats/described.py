@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from reference_engine.chat import template_source
-from reference_engine.config import LLAMA, ModelConfig, read_config
+from reference_engine.config import LLAMA, QWEN2, ModelConfig, read_config
 from reference_engine.errors import InvalidModel
 from reference_engine.files import CONFIG, TOKENIZER
 from reference_engine.formats.byte_level import Vocabulary, vocabulary_of
+from reference_engine.formats.layout import is_bias
 
 if TYPE_CHECKING:
     from reference_engine.checkpoint import Checkpoint
@@ -37,8 +38,15 @@ def describe(checkpoint: Checkpoint) -> Described:
     """
     files = checkpoint.side_files
     config = read_config(files)
-    if config.rope_scaling is not None:
-        raise InvalidModel(files.where(CONFIG), "scaled rotary frequencies cannot be converted")
+    unsaid = {
+        "another family than Qwen2 and Llama": config.architecture not in {QWEN2, LLAMA},
+        "scaled rotary frequencies": config.rope_scaling is not None,
+        "sliding windows": any(window is not None for window in config.windows),
+        "biases of a Llama": config.architecture == LLAMA and any(map(is_bias, checkpoint.tensors)),
+    }
+    for what, there in unsaid.items():
+        if there:
+            raise InvalidModel(files.where(CONFIG), f"{what} cannot be converted")
     found = template_source(files)
     vocabulary = vocabulary_of(files, config.vocab_size) if TOKENIZER in files else None
     return Described(config, vocabulary, found[1] if found else None)

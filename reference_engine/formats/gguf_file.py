@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 from reference_engine.config import DTYPES as CONFIG_DTYPES
+from reference_engine.config import LLAMA
 from reference_engine.errors import InvalidFile, UnsupportedDtype, quote
 from reference_engine.files import CONFIG, TOKENIZER, TOKENIZER_CONFIG, SideFiles, TensorFile
 from reference_engine.formats.byte_level import Vocabulary, tokenizer_json
 from reference_engine.formats.gguf_names import ARCHITECTURES, Reordered, checkpoint_name, reordered_heads
 from reference_engine.formats.gguf_walk import GgufHeader, GgufTensor, walk_header
-from reference_engine.formats.layout import require_apart
+from reference_engine.formats.layout import require_apart, require_no_biases
 from reference_engine.header import Header, TensorEntry
 
 DTYPES = {0: ("F32", 4), 1: ("F16", 2), 30: ("BF16", 2)}
@@ -210,6 +211,8 @@ def _config(keys: _Keys, tensors: Mapping[str, TensorEntry]) -> dict[str, Any]:
         value = read(prefix + key)
         if values.setdefault(name, value) != value:
             keys.fail(f"{prefix}{key} is {value}, another key says {values[name]} for {name}")
+    if ARCHITECTURES[keys.architecture] == LLAMA:
+        require_no_biases(keys.path, "GGUF", tensors)
     embedding = tensors.get(EMBEDDING)
     if embedding is None or not embedding.shape:
         keys.fail("it has no token_embd.weight")

@@ -1,4 +1,4 @@
-"""What GGUF and APR check alike: tensors that lie inside the data, apart from each other."""
+"""What GGUF and APR check alike: tensors that lie inside the data, apart from each other, and are all used."""
 
 from __future__ import annotations
 
@@ -29,3 +29,15 @@ def require_apart(path: str, form: str, entries: Iterable[TensorEntry], data_byt
 def padded(length: int, alignment: int) -> int:
     """The next multiple of `alignment` from `length` on."""
     return length + -length % alignment
+
+
+def is_bias(name: str) -> bool:
+    """Whether a checkpoint's tensor is the bias of a product."""
+    return name.endswith("_proj.bias")
+
+
+def require_no_biases(path: str, form: str, names: Iterable[str]) -> None:
+    """Raise InvalidFile if a Llama's tensors have biases: the file has no words for which of them are meant."""
+    found = next(filter(is_bias, names), None)
+    if found is not None:
+        raise InvalidFile(path, f"the bias {quote(found)} of a Llama is not supported in this format", form)

@@ -199,7 +199,7 @@ def test_a_sample_states_interval_error_rate_and_detectable_effect():
 @pytest.mark.parametrize(("step", "verdict"), [(0, Verdict.CORROBORATED), (1024, Verdict.FALSIFIED)])
 def test_growth_on_the_account(step, verdict):
     account = [10_000 + step * i for i in range(100)]
-    observation = Growth(name="seen", account=account, witness=[0] * 100, witness_name="NVML", warm_up=20)
+    observation = Growth(name="seen", account=account, witness=[1 << 30] * 100, witness_name="NVML", warm_up=20)
 
     assert verdict_of(observation, max_growth=64 << 20, alpha=0.001) is verdict
 
@@ -288,6 +288,23 @@ def logits(**fields):
 )
 def test_logits_against_golden_ones(fields, verdict):
     assert verdict_of(logits(**fields), **LOGITS) is verdict
+
+
+@pytest.mark.parametrize(
+    ("noise", "verdict"),
+    [
+        (None, Verdict.CORROBORATED),
+        (1e-4, Verdict.CORROBORATED),
+        (3e-5, Verdict.FALSIFIED),
+        (1.0, Verdict.CORROBORATED),
+    ],
+)
+def test_logits_are_held_to_the_golden_runs_own_rounding(noise, verdict):
+    assert verdict_of(logits(max_abs=5e-4, noise=noise), **LOGITS, times_noise=6) is verdict
+
+
+def test_noisy_goldens_excuse_nothing_beyond_the_largest_difference():
+    assert verdict_of(logits(max_abs=2e-3, noise=1.0), **LOGITS, times_noise=6) is Verdict.FALSIFIED
 
 
 def test_an_unknown_kind_of_observation_is_an_error():

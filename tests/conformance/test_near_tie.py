@@ -60,3 +60,37 @@ def test_a_margin_that_is_no_number_excuses_nothing():
 def test_one_margin_for_each_id():
     with pytest.raises(ValueError, match="1 margins for 2 golden ids"):
         compare([1, 2], [1, 2], [WIDE])
+
+
+@pytest.mark.parametrize("got", [0, 9_999])
+def test_a_smaller_and_a_larger_id_both_differ(got):
+    assert compare_greedy([5, 6], [5, got], [9.0, 9.0], tie_margin=0.1).agreement is Agreement.DIVERGED
+
+
+def test_a_margin_of_exactly_the_limit_is_a_near_tie():
+    tied = compare_greedy([1, 2], [1, 3], [9.0, 0.5], tie_margin=0.5, reanchored=[])
+
+    assert tied.agreement is Agreement.TIE
+
+
+@pytest.mark.parametrize("margins", [[], [1.0], [1.0] * 3])
+def test_there_is_one_margin_for_each_golden_id(margins):
+    with pytest.raises(ValueError, match=f"{len(margins)} margins for 2 golden ids"):
+        compare_greedy([1, 2], [1, 2], margins, tie_margin=0.1)
+
+
+def test_long_sequences_are_compared_to_their_end():
+    expected = list(range(1000, 1600))
+    margins = [9.0] * 600
+    tied = [9.0] * 400 + [0.0] + [9.0] * 199
+    other = [*expected[:400], 7, *expected[401:]]
+
+    same = compare_greedy(expected, list(range(1000, 1600)), margins, tie_margin=0.1)
+    longer = compare_greedy(expected, [*expected, 1], margins, tie_margin=0.1)
+    shorter = compare_greedy(expected, expected[:500], margins, tie_margin=0.1)
+    mended = compare_greedy(expected, other, tied, tie_margin=0.1, reanchored=expected[401:])
+
+    assert (same.agreement, same.step, same.why) == (Agreement.IDENTICAL, None, "600 ids identical")
+    assert (longer.step, longer.why) == (600, "step 600 of 600: expected the end, observed 1")
+    assert shorter.why == "step 500 of 600: expected 1500, observed the end, reference margin 9"
+    assert (mended.agreement, mended.step) == (Agreement.TIE, 400)

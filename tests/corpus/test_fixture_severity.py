@@ -18,6 +18,10 @@ def model():
     return planted.load(MODEL_DIR, torch.float32)
 
 
+LONG_ONLY = {"prompt cut to its last 512 tokens", "TF32 products"}
+"""Faults that only the long answers of the committed table show, none of `SHORT`."""
+
+
 @pytest.fixture(scope="module")
 def cases():
     return [load_goldens(MODEL_DIR).case(name) for name in SHORT]
@@ -46,20 +50,20 @@ def test_nothing_planted_changes_no_answer():
 
 def test_tf32_moves_logits_beyond_the_tolerance_and_f64_does_not():
     moves = {report.fault: report.largest_move for report in committed()}
-    assert moves["TF32 products"] > 10 * severity.TOLERANCE
-    assert moves["none, F64 compute"] < severity.TOLERANCE / 10
+    assert moves["TF32 products"] > 100 * severity.TOLERANCE
+    assert moves["none, F64 compute"] < severity.TOLERANCE / 5
 
 
 def test_the_goldens_are_those_of_the_reference(model, cases, healthy):
     assert severity.examine(model, Fault("none"), cases, healthy).largest_move == 0
     for case in cases:
         columns, stored = load_goldens(MODEL_DIR).logits(case)
-        assert (healthy[case.name][:, columns] - torch.from_numpy(stored)).abs().max() < severity.TOLERANCE / 10
+        assert (healthy[case.name][:, columns] - torch.from_numpy(stored)).abs().max() < severity.TOLERANCE / 5
 
 
 def test_faults_are_planted_anew_and_leave_nothing_behind(model, cases, healthy):
     for fault in severity.all_faults(MODEL_DIR):
-        if fault.planted and fault.name not in EXCUSED and "512" not in fault.name:
+        if fault.planted and fault.name not in EXCUSED.keys() | LONG_ONLY:
             assert severity.examine(model, fault, cases, healthy).severe, fault.name
     assert severity.examine(model, Fault("none"), cases, healthy).largest_move == 0
 

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -6,15 +7,16 @@ import pytest
 
 from conformance.corpus.checkpoint import fingerprint
 from conformance.corpus.golden_cases import GoldenCaseList, GoldenPrompt, load_cases
+from conformance.corpus.golden_comparison import compare_goldens
 from conformance.corpus.golden_maker import (
     GoldensChanged,
     PromptTooLong,
     TokenizerMissing,
     TransformersMissing,
     check_goldens,
-    compare_goldens,
     make_goldens,
 )
+from conformance.corpus.golden_noise import rounding_noise
 from conformance.corpus.goldens import GoldensForAnotherModel, golden_paths, load_goldens
 from conformance.corpus.models import RANDOM
 from conformance.corpus.random_model import write_random_model
@@ -119,3 +121,20 @@ def test_checkpoint_without_tokenizer_takes_ids_and_refuses_words(tmp_path):
     assert len(goldens.case("ids").ids) == 4
     with pytest.raises(TokenizerMissing, match="hello"):
         make_goldens(model, tmp_path / "out", some("hello"))
+
+
+def test_another_rounding_noise_is_a_difference():
+    stored = load_goldens(RANDOM)
+    for noise, differs in ((stored.run.noise * 1.4, False), (stored.run.noise * 2, True), (stored.run.noise / 2, True)):
+        rebuilt = replace(stored, run=msgspec.structs.replace(stored.run, noise=noise))
+        assert bool(compare_goldens(stored, rebuilt)) is differs
+
+
+def test_noise_grows_with_an_error_in_a_stored_logit():
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    stored = load_goldens(RANDOM)
+    model = transformers.AutoModelForCausalLM.from_pretrained(RANDOM, dtype=torch.float64, attn_implementation="eager")
+    assert rounding_noise(model, stored) == pytest.approx(stored.run.noise, rel=0.5)
+    name = next(iter(stored.by_name))
+    off = stored.arrays | {f"{name}/top_logits": stored.arrays[f"{name}/top_logits"] + np.float32(0.01)}
+    assert rounding_noise(model, replace(stored, arrays=off)) > 0.009

@@ -83,7 +83,15 @@ def test_head_dim_need_not_be_hidden_over_heads(tmp_path):
         ("architectures", "absent"),
         ("architectures", []),
         ("architectures", "Qwen2ForCausalLM"),
-        ("architectures", ["MistralForCausalLM"]),
+        ("architectures", ["MixtralForCausalLM"]),
+        ("architectures", ["Qwen2MoeForCausalLM"]),
+        ("architectures", ["Qwen2_5_VLForConditionalGeneration"]),
+        ("architectures", ["Gemma3ForCausalLM"]),
+        ("model_type", "qwen2_moe"),
+        ("num_experts", 8),
+        ("num_local_experts", 8),
+        ("vision_config", {}),
+        ("text_config", {"hidden_size": 64}),
         ("hidden_size", "absent"),
         ("hidden_size", 0),
         ("hidden_size", -64),
@@ -102,6 +110,11 @@ def test_head_dim_need_not_be_hidden_over_heads(tmp_path):
         ("rope_parameters", 3),
         ("rope_parameters", {"rope_type": "default", "rope_theta": "1e6"}),
         ("rope_scaling", {"type": "yarn", "factor": 4.0}),
+        ("rope_scaling", {"rope_type": "longrope"}),
+        ("rope_scaling", {"type": "dynamic", "factor": 2.0}),
+        ("rope_scaling", {"type": "linear", "factor": 2.0}),
+        ("rope_parameters", {"full_attention": {"rope_type": "default"}, "rope_theta": 1e4}),
+        ("rope_parameters", {"rope_type": "default", "partial_rotary_factor": 0.5}),
         ("rope_scaling", {"rope_type": "llama3"}),
         ("tie_word_embeddings", "true"),
         ("eos_token_id", "5"),
@@ -109,17 +122,24 @@ def test_head_dim_need_not_be_hidden_over_heads(tmp_path):
         ("eos_token_id", [[5]]),
         ("torch_dtype", "int8"),
         ("hidden_act", "gelu"),
-        ("use_sliding_window", True),
+        ("use_sliding_window", "true"),
         ("layer_types", ["full_attention", "sliding_attention"]),
+        ("layer_types", ["full_attention"]),
+        ("layer_types", ["full_attention", "chunked_attention"]),
+        ("layer_types", "full_attention"),
+        ("attention_bias", True),
         ("mlp_bias", True),
         ("quantization_config", {"bits": 4}),
+        ("quantization_config", {"quant_method": "gptq"}),
+        ("quantization_config", 8),
+        ("compression_config", {"format": "float-quantized"}),
         ("partial_rotary_factor", 0.5),
     ],
 )
 def test_malformed_or_unsupported_field_is_named(tmp_path, field, value):
     with pytest.raises(InvalidModel) as caught:
         read(tmp_path, **{field: value})
-    told = {"rope_parameters": "rope_", "rope_scaling": "rope_scaling.", "torch_dtype": "dtype"}.get(field, field)
+    told = {"rope_parameters": "rope_", "torch_dtype": "dtype"}.get(field, field)
     assert told in caught.value.cause
     assert caught.value.path.endswith("config.json")
 
@@ -131,3 +151,31 @@ def test_absent_config_and_config_that_is_no_object(tmp_path):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InvalidModel):
             read_config(SideFiles(tmp_path))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])
+def test_a_quantized_checkpoint_is_refused_by_its_method(tmp_path, method):
+    with pytest.raises(InvalidModel, match=method):
+        read(tmp_path, quantization_config={"quant_method": method})
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("Llama", {"use_sliding_window": True}),
+        ("Llama", {"layer_types": ["sliding_attention"] * 2}),
+        ("Mistral", {"attention_bias": True}),
+        ("Mistral", {"mlp_bias": True}),
+        ("Mistral", {"sliding_window": 0}),
+        ("Mistral", {"layer_types": ["full_attention", "sliding_attention"]}),
+        ("Mistral", {"use_sliding_window": True}),
+        ("Qwen3", {"mlp_bias": True}),
+        ("Qwen3", {"use_sliding_window": True, "sliding_window": "8"}),
+        ("Qwen3", {"use_sliding_window": True, "max_window_layers": -1}),
+        ("Qwen3", {"layer_types": ["sliding_attention"] * 2}),
+    ],
+)
+def test_what_a_family_does_not_have_is_refused(tmp_path, name, fields):
+    with pytest.raises(InvalidModel) as caught:
+        read(tmp_path, architectures=[f"{name}ForCausalLM"], **fields)
+    assert any(field in caught.value.cause for field in fields)

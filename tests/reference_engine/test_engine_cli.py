@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import shutil
 import signal
 import subprocess
@@ -232,17 +233,24 @@ def test_no_gpu_asks_nothing_of_cuda(tied):
 # --- pseudo-terminal --------------------------------------------------------------------------------------
 
 
+def heed_interrupts():
+    """As a login shell leaves it: in background jobs SIGINT is ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     def __init__(self, *arguments):
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
+            heed_interrupts()
             os.execv(sys.executable, [*APR, *map(str, arguments)])
         self.seen = b""
 
     def wait_for(self, text, seconds=60):
         end = time.monotonic() + seconds
         while self.seen.count(text) == 0:
-            assert time.monotonic() < end, self.seen
+            ready, _, _ = select.select([self.descriptor], [], [], max(end - time.monotonic(), 0))
+            assert ready, self.seen
             try:
                 self.seen += os.read(self.descriptor, 4096)
             except OSError:
@@ -288,6 +296,7 @@ def test_ctrl_c_ends_a_long_answer_politely(tied):
         [*APR, "run", tied.path, "hello", "--no-gpu", "-n", "2000", "--temperature", "3"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no other thread of this test holds a lock
     )
     process.stdout.read(1)
     process.send_signal(signal.SIGINT)

@@ -215,8 +215,9 @@ def mixed_record(*, dirty: bool = True) -> Record:
 
 
 def survived_record() -> Record:
-    rows = [RowResult(row.id, Verdict.CORROBORATED, observations=SELDOM, duration_s=0.2, weights="fixture-qwen2")
-            for row in CATALOGUE.rows]  # fmt: skip
+    findings = [Finding("right", Verdict.CORROBORATED, "equal to the witness")]
+    rows = [RowResult(row.id, Verdict.CORROBORATED, observations=SELDOM, findings=findings, duration_s=0.2,
+                      weights="fixture-qwen2") for row in CATALOGUE.rows]  # fmt: skip
     return finished(header(), rows)
 
 

@@ -8,17 +8,17 @@ import pytest
 import sample_records as samples
 from markupsafe import Markup
 
+from conformance.machine import machine_hash
 from conformance.observations import Equal
 from conformance.record import Evidence, Footer, Record, RowResult
 from conformance.verdicts import ExitCode, Verdict
+from reports.extra import Extra
 from reports.hexdump import Exhibit
 from reports.scorecard import (
     MAX_PAGE_BYTES,
-    Extra,
     PageTooLarge,
     code,
     environment_table,
-    fingerprint,
     fingerprint_line,
     render_scorecard,
 )
@@ -213,14 +213,14 @@ def test_extra_sections_follow_the_rows():
 
 
 def test_the_fingerprint_depends_on_values_and_not_on_order():
-    assert fingerprint({"a": 1, "b": {"c": 2}}) == fingerprint({"b": {"c": 2}, "a": 1})
-    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert machine_hash({"a": 1, "b": {"c": 2}}) == machine_hash({"b": {"c": 2}, "a": 1})
+    assert machine_hash({"a": 1}) != machine_hash({"a": 2})
 
 
 def test_the_fingerprint_leaves_out_what_changes_from_moment_to_moment():
     busy = {"gpus": [{"name": "H100", "used_bytes": 5, "processes": [{"pid": 1}]}], "load_average": [9.0]}
 
-    assert fingerprint(busy) == fingerprint({"gpus": [{"name": "H100", "used_bytes": 0}], "load_average": [0.1]})
+    assert machine_hash(busy) == machine_hash({"gpus": [{"name": "H100", "used_bytes": 0}], "load_average": [0.1]})
 
 
 def test_the_environment_in_one_line_names_the_machine():

@@ -5,6 +5,7 @@ import pytest
 import sample_records as samples
 
 from conformance.record import Footer, Record, RowResult, counts
+from conformance.trial.outcome import exit_code
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
 from reports.summary import reasons, summarise, weights_tried
 
@@ -26,11 +27,15 @@ def with_one(verdict: Verdict, **fields) -> Record:
         (Verdict.UNTESTED, "Not shown: 1 of 100 tests did not take place; 99 were survived."),
         (Verdict.INCONCLUSIVE, "Not decided: 1 of 100 measurements say nothing either way."),
         (Verdict.WARNING, "Survived: nothing is falsified, 1 warning in 100 tests."),
-        (Verdict.CORROBORATED, "Survived: all 100 tests were run and none falsified the claim."),
     ],
 )
 def test_the_headline_is_as_good_as_the_worst_row(verdict, headline):
     assert of(with_one(verdict, reason="because")).headline == headline
+
+
+def test_the_headline_of_a_survival_and_of_one_without_evidence():
+    assert of(samples.survived_record()).headline == "Survived: all 100 tests were run and none falsified the claim."
+    assert of(with_one(Verdict.CORROBORATED)).headline == "No verdict: the record cannot be trusted."
 
 
 def test_an_open_gate_of_a_rehearsal_says_nothing_about_the_gpu():
@@ -39,7 +44,12 @@ def test_an_open_gate_of_a_rehearsal_says_nothing_about_the_gpu():
 
 def test_an_open_gate_of_a_selection_speaks_of_the_selection():
     record = samples.survived_record()
-    partial = Record(msgspec.structs.replace(record.header, selected=["F-MEM-029"]), record.rows, record.footer)
+    header = msgspec.structs.replace(record.header, selected=["F-MEM-029"])
+    rows = [
+        row if row.id == "F-MEM-029" else RowResult(row.id, Verdict.UNTESTED, reason="not selected")
+        for row in record.rows
+    ]
+    partial = samples.finished(header, rows, ExitCode.OPEN)
 
     assert of(partial).gate == "open, for the selected rows only"
 
@@ -68,7 +78,8 @@ def test_a_row_without_a_reason_makes_a_record_untrustworthy():
 @pytest.mark.parametrize("ended", ["interrupted", "broken", "**so** well"])
 def test_a_trial_that_did_not_complete_says_so(ended):
     record = samples.survived_record()
-    footer = Footer(ended, "", 1.0, ExitCode.OPEN, counts(record.rows), Verdict.CORROBORATED)
+    code = exit_code(record.rows, rehearsal=False, ended=ended)
+    footer = Footer(ended, "", 1.0, code, counts(record.rows), Verdict.CORROBORATED)
     (problem,) = of(Record(record.header, record.rows, footer)).problems
 
     assert problem.grave

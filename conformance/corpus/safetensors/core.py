@@ -58,6 +58,8 @@ CORE: dict[str, tuple[str, ...]] = {
         "shapes.elements_wrap",
         "shapes.bytes_wrap",
         "shapes.dim_whole_float",
+        "shapes.dim_not_number",
+        "offsets.not_numbers",
     ),
     "F-PARSE-042": (
         "framing.length_zero",
@@ -72,6 +74,7 @@ CORE: dict[str, tuple[str, ...]] = {
         "syntax.root_not_object",
         "syntax.depth_bomb",
         "syntax.mark_bit_flipped",
+        "syntax.not_a_number",
         "entries.field_missing",
         "entries.field_twice",
         "entries.name_twice",

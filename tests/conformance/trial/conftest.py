@@ -1,10 +1,14 @@
 import msgspec
 import pytest
-from trial_support import processes_of, wait_for
+from trial_support import make_plan, processes_of, wait_for
 
+from conformance.catalogue import load_catalogue
+from conformance.manifest import load_manifest
 from conformance.record import read_record
+from conformance.thresholds import load_thresholds
 from conformance.trial.runner import Options, prepare, run_trial
 from conformance.trial.signals import stoppable
+from conformance.trial.stand import Stand
 
 
 class Quiet:
@@ -39,6 +43,17 @@ def trial(tmp_path, listener):
         return finished
 
     return run
+
+
+@pytest.fixture
+def stand(tmp_path):
+    """Makes a stand without an engine."""
+
+    def make(**changes):
+        row = load_catalogue().row("F-MEM-029")
+        return Stand(row, make_plan(tmp_path, **changes), load_manifest("reference"), load_thresholds(), None)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

@@ -6,47 +6,18 @@ import signal
 
 import numpy as np
 import pytest
+from trial_support import make_plan
 
-from conformance.catalogue import NO_DEVICE, load_catalogue
-from conformance.corpus.models import resolve_model
-from conformance.manifest import load_manifest
+from conformance.catalogue import NO_DEVICE
 from conformance.observations import Failed, Measured, Missing
 from conformance.plugin import pytest_configure
 from conformance.protocol.failures import DriverDied, EngineRefused
 from conformance.record import ModelIdentity
-from conformance.thresholds import load_thresholds
 from conformance.trial.befallen import observe_failure
-from conformance.trial.plan import Plan, read_plan
+from conformance.trial.plan import read_plan
 from conformance.trial.recorder import TwiceRecorded
 from conformance.trial.signals import STOPPING, stoppable
-from conformance.trial.stand import NotTried, Stand
-
-
-def make_plan(directory, **changes):
-    model = resolve_model("random")
-    fields = {
-        "run_dir": str(directory),
-        "engine": "reference",
-        "model": ModelIdentity("random", "random", model.sha256),
-        "model_dir": str(model.directory),
-        "goldens_dir": str(model.goldens_directory),
-        "rows": ["F-MEM-029"],
-        "seed": 7,
-        "shuffle": False,
-        "gpu": False,
-        "is_reference": True,
-        "reproduce": "falsify run",
-    }
-    return Plan(**(fields | changes))
-
-
-@pytest.fixture
-def stand(tmp_path):
-    def make(**changes):
-        row = load_catalogue().row("F-MEM-029")
-        return Stand(row, make_plan(tmp_path, **changes), load_manifest("reference"), load_thresholds(), None)
-
-    return make
+from conformance.trial.stand import NotTried
 
 
 def test_a_plan_is_read_as_it_was_written(tmp_path):

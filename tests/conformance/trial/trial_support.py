@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 
-from conformance.record import read_record
+from conformance.corpus.models import resolve_model
+from conformance.record import ModelIdentity, read_record
+from conformance.trial.plan import Plan
 
 ROOT = Path(__file__).parents[3]
 DRIVERS = ROOT / "tests" / "drivers"
@@ -88,3 +90,21 @@ def end_group(process):
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+
+
+def make_plan(directory, **changes):
+    model = resolve_model("random")
+    fields = {
+        "run_dir": str(directory),
+        "engine": "reference",
+        "model": ModelIdentity("random", "random", model.sha256),
+        "model_dir": str(model.directory),
+        "goldens_dir": str(model.goldens_directory),
+        "rows": ["F-MEM-029"],
+        "seed": 7,
+        "shuffle": False,
+        "gpu": False,
+        "is_reference": True,
+        "reproduce": "falsify run",
+    }
+    return Plan(**(fields | changes))

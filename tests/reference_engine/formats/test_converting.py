@@ -20,7 +20,10 @@ from reference_engine.cli import app
 from reference_engine.engine import Engine
 from reference_engine.errors import InvalidArgument, InvalidFile, InvalidModel, WriteFailed
 from reference_engine.files import SafeTensorsFile
+from reference_engine.formats.apr_writer import write_apr
 from reference_engine.formats.converting import convert
+from reference_engine.formats.described import describe
+from reference_engine.formats.gguf_writer import write_gguf
 from reference_engine.formats.opening import open_tensors
 
 MESSAGES = [{"role": "user", "content": "hello, où est 2+2?"}]
@@ -174,3 +177,38 @@ def test_a_safetensors_header_whose_length_spells_apr_is_safetensors(tmp_path):
 
 def test_every_variant_that_is_one_file_is_covered():
     assert {name for name in VARIANTS if derive(RANDOM, name).is_file()} == {"apr", "gguf-f32", "gguf-f16", "gguf-bf16"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "another family"),
+        ({"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}, "another family"),
+        ({"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 0}, "sliding windows"),
+    ],
+)
+def test_what_the_formats_have_no_words_for_is_refused(make, changes, told, tmp_path):
+    config = json.loads((make("tied", tmp_path) / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    for suffix in (".apr", ".gguf"):
+        with pytest.raises(InvalidModel, match=told):
+            convert(tmp_path, tmp_path / f"m{suffix}")
+        assert not (tmp_path / f"m{suffix}").exists()
+
+
+@pytest.mark.parametrize("write", [write_apr, write_gguf])
+def test_a_llama_with_biases_is_neither_written_nor_read_without_them(make, write, tmp_path):
+    config = json.loads((make("llama", tmp_path) / "config.json").read_text())
+    rope = {"rope_type": "default", "rope_theta": 5e4}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_parameters": rope}))
+    with Checkpoint(tmp_path) as checkpoint:
+        plain = describe(checkpoint)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["model.layers.0.self_attn.v_proj.bias"] = torch.ones(32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with Checkpoint(tmp_path) as checkpoint:
+        with pytest.raises(InvalidModel, match="biases of a Llama"):
+            describe(checkpoint)
+        write(tmp_path / "m.bin", checkpoint, plain)
+    with pytest.raises(InvalidFile, match=r"v_proj\.bias"):
+        Checkpoint(tmp_path / "m.bin")

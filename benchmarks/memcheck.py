@@ -1,0 +1,83 @@
+"""compute-sanitizer's memcheck on a short generation, its leak records beside those of an empty torch program.
+
+    python benchmarks/memcheck.py DIRECTORY [--seconds 150]
+
+Leaves `generation.txt` and `empty.txt`, the tool's own words, and ends with 1 on an error, or on a leak record in the
+generation whose kind and place the empty program does not have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from conformance.corpus.models import FIXTURE
+
+EMPTY = "import torch; torch.zeros(1, device='cuda'); torch.cuda.synchronize()"
+GENERATION = f"""
+from reference_engine.device import Device
+from reference_engine.generate import GenerationRequest
+from reference_engine.model import SafeTensorsCudaModel
+with Device(0) as device:
+    model = SafeTensorsCudaModel.from_safetensors({str(FIXTURE)!r}, device)
+    print(len(model.generate(GenerationRequest([5, 17, 33, 60], 12, ignore_eos=True)).ids))
+    device.synchronize()
+    model.unload()
+"""
+SUMMARY = re.compile(r"ERROR SUMMARY: (\d+) errors?")
+LEAK = re.compile(r"Leaked ([\d,]+) bytes at ")
+FRAMES = 5
+FRAME = re.compile(r"Host Frame: ?(\S+)")
+
+
+def check(program: str, target: Path, seconds: float) -> str:
+    """Run a program under the tool; what it said, which is also left in `target`."""
+    command = ["compute-sanitizer", "--tool", "memcheck", "--leak-check", "full", sys.executable, "-c", program]
+    # Without the caching allocator every tensor is an allocation of its own, whose bounds the tool knows.
+    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    with target.open("wb") as file:
+        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=seconds, check=False, env=environment)
+    return target.read_text(encoding="utf-8", errors="replace")
+
+
+def leaks(text: str) -> Counter[str]:
+    """Leak records by their size and the first host frames below them."""
+    records = LEAK.split(text)[1:]
+    sizes, bodies = records[::2], records[1::2]
+    return Counter(
+        f"{size} bytes: {' < '.join(FRAME.findall(body)[:FRAMES])}" for size, body in zip(sizes, bodies, strict=True)
+    )
+
+
+def errors(text: str) -> int | None:
+    """Errors that are no leaks, by the tool's summary; None if it did not get to one."""
+    match = SUMMARY.search(text)
+    return None if match is None else int(match[1]) - leaks(text).total()
+
+
+def main() -> None:
+    """Check both, compare, say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--seconds", type=float, default=150)
+    chosen = parser.parse_args()
+    chosen.directory.mkdir(parents=True, exist_ok=True)
+    empty = check(EMPTY, chosen.directory / "empty.txt", chosen.seconds)
+    ours = check(GENERATION, chosen.directory / "generation.txt", chosen.seconds)
+    beyond = leaks(ours) - leaks(empty)
+    print(f"empty program: {errors(empty)} errors, {leaks(empty).total()} leak records")
+    own = beyond.total()
+    print(f"generation: {errors(ours)} errors, {leaks(ours).total()} leak records, {own} that the empty one lacks")
+    for record, count in beyond.items():
+        print(f"{count} x {record}")
+    if errors(ours) != 0 or errors(empty) is None or beyond:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

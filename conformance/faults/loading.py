@@ -1,0 +1,150 @@
+"""Loading that fills in, leaves out, or keeps what it should not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from conformance.faults.planting import Plant, fault
+
+_BLAST = ("qual", "load", "build", "int", "perf", "err")
+
+
+def _config(plant, change):
+    from reference_engine import model
+
+    plant.replace(model, "read_config", lambda read, files: change(read(files)))
+
+
+@fault(expects={"F-LOAD-057": "count"}, blast=_BLAST, seen_in="aprender#197, realizar 6673f28f")
+def one_layer_too_few(plant: Plant) -> None:
+    """One layer fewer is read from the configuration than it has."""
+    _config(plant, lambda config: replace(config, num_layers=config.num_layers - 1))
+
+
+@fault(expects={"F-LOAD-059": "answers", "F-QUAL-066": "ids"}, blast=_BLAST,
+       seen_in="realizar 30f43294, aprender#2309")  # fmt: skip
+def tied_head_of_zeros(plant: Plant) -> None:
+    """A head that the file ties to the embedding is made of zeros."""
+    from reference_engine import model
+
+    def zeros(load, checkpoint, config, *rest):
+        weights = load(checkpoint, config, *rest)
+        tied = weights.lm_head is weights.embedding
+        return replace(weights, lm_head=weights.embedding * 0) if tied else weights
+
+    plant.replace(model, "load_weights", zeros)
+
+
+@fault(expects={"F-LOAD-059": "head_is_used"}, blast=_BLAST)
+def untied_head_ignored(plant: Plant) -> None:
+    """The embedding serves as the head, even where the file has one of its own."""
+    from reference_engine import model
+
+    def always_tied(load, *arguments):
+        weights = load(*arguments)
+        return replace(weights, lm_head=weights.embedding)
+
+    plant.replace(model, "load_weights", always_tied)
+
+
+@fault(expects={"F-LOAD-057": "smallest_change", "F-LOAD-058": "smallest_change", "F-LOAD-060": "smallest_change"},
+       blast=_BLAST)  # fmt: skip
+def weights_cached_by_size(plant: Plant) -> None:
+    """A checkpoint of the same size as an earlier one is taken for it; its file is not read again."""
+    from reference_engine import model
+
+    kept = {}
+
+    def cached(load, checkpoint, config, device, dtype):
+        key = (config.num_layers, len(checkpoint.tensors), dtype)
+        weights = load(checkpoint, config, device, dtype)
+        first = kept.setdefault(key, _copied(weights))
+        return replace(first, storages=weights.storages)
+
+    plant.replace(model, "load_weights", cached)
+
+
+@fault(expects={"F-LOAD-056": "answers"}, blast=_BLAST, seen_in="vmlx-swift#217")
+def later_shards_are_zeros(plant: Plant) -> None:
+    """Of a sharded checkpoint only the first file is read; the other tensors are zeros."""
+    from reference_engine import model
+
+    def first_only(load, checkpoint, *rest):
+        weights = load(checkpoint, *rest)
+        files = sorted({located.file.path for located in checkpoint.tensors.values()})
+        for name, storage in weights.storages.items():
+            if checkpoint.tensors[name].file.path != files[0]:
+                storage.tensor.zero_()
+        return weights
+
+    plant.replace(model, "load_weights", first_only)
+
+
+@fault(expects={"F-LOAD-056": "weight_bytes"}, blast=_BLAST)
+def weight_bytes_invented(plant: Plant) -> None:
+    """The bytes of the weights are told as three times what they are."""
+    from reference_engine.weights import Weights
+
+    plant.replace(Weights, "nbytes", lambda nbytes, self: 3 * nbytes(self))
+
+
+@fault(expects={"F-LOAD-063": "spelling"}, blast=_BLAST)
+def new_spelling_of_theta_unknown(plant: Plant) -> None:
+    """`rope_parameters` is not read; theta falls back to its default."""
+    from reference_engine import config
+
+    plant.replace(
+        config,
+        "_rope",
+        lambda rope, fields: (fields.number("rope_theta", 10000.0), None),
+    )
+
+
+@fault(expects={"F-LOAD-063": "fields"}, blast=_BLAST, seen_in="Qwen3#927, vLLM#1136")
+def generation_config_ignored(plant: Plant) -> None:
+    """Stop ids of generation_config.json are not read."""
+    _config(plant, lambda config: replace(config, eos_token_ids=config.eos_token_ids[:1]))
+
+
+@fault(expects={"F-LOAD-065": "refused"}, blast=_BLAST)
+def shapes_unchecked(plant: Plant) -> None:
+    """Tensors are taken whatever their shape."""
+    from reference_engine import weights
+    from reference_engine.errors import ShapeMismatch
+
+    def unchecked(check, *arguments):
+        try:
+            check(*arguments)
+        except ShapeMismatch:
+            return
+
+    plant.replace(weights, "_check", unchecked)
+
+
+@fault(expects={"F-LOAD-064": "rows"}, blast=_BLAST)
+def vocabulary_of_the_tokenizer(plant: Plant) -> None:
+    """The embedding is told to have the tokenizer's rows instead of the padded ones."""
+    from conformance.engines.reference import ReferenceEngine
+    from conformance.protocol import messages
+
+    def shortened(tensors, self, params):
+        return messages.TensorList([
+            messages.TensorEntry(t.name, t.dtype, [t.shape[0] - 1, *t.shape[1:]] if "embed" in t.name else t.shape)
+            for t in tensors(self, params).tensors
+        ])  # fmt: skip
+
+    plant.replace(ReferenceEngine, "model_tensors", shortened)
+
+
+def _copied(weights):
+    """The same weights in memory of their own."""
+    layers = tuple(
+        replace(layer, **{name: tensor.clone() for name, tensor in vars(layer).items()}) for layer in weights.layers
+    )
+    return replace(
+        weights,
+        layers=layers,
+        embedding=weights.embedding.clone(),
+        final_norm=weights.final_norm.clone(),
+        lm_head=weights.lm_head.clone(),
+    )

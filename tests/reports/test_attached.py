@@ -1,0 +1,144 @@
+"""What a page shows besides its record: it claims no more than it was given."""
+
+import sample_records as samples
+
+from conformance.comparison import compare
+from conformance.gate.decision import Cause, Decision
+from conformance.verdicts import ExitCode
+from reports.difference import comparison_section, comparison_text
+from reports.gate import paragraph, workflow_commands
+from reports.history import history_text
+from reports.plots import plot
+from reports.scaling import scaling
+from reports.scorecard import render_scorecard
+from reports.tables import Done, Kill, done_section, kill_section
+
+HOSTILE = '<script>alert(1)</script>\n::error::injected, "%0A'
+
+
+def test_without_a_table_of_faults_nothing_is_claimed():
+    assert "Not measured" in kill_section(None, samples.CATALOGUE).body
+    assert "Not measured" in done_section(None).body
+    assert "0 of 100 checks proven" in kill_section((), samples.CATALOGUE).body
+
+
+def test_only_the_expected_row_that_died_proves_a_check():
+    kills = (
+        Kill("a", expected=("F-MEM-029", "F-MEM-030"), killed_by=("F-MEM-029",)),
+        Kill("b", expected=("F-MEM-031",), killed_by=("F-MEM-032",), collateral=("F-MEM-032",)),
+        Kill("c", expected=("F-MEM-029",), killed_by=("F-MEM-029",)),
+    )
+
+    body = kill_section(kills, samples.CATALOGUE).body
+
+    assert "1 of 100 checks proven able to fail" in body
+    assert "killed by 1 of 2" in body
+    assert body.count("✗ survived") == 1
+    assert body.count("✓ killed") == 1
+
+
+def test_a_gate_without_a_value_is_not_measured():
+    body = done_section((Done("speed", verdict="met"), Done("lint", value=0, verdict="missed"))).body
+
+    assert "not measured" in body
+    assert '<b class="bad">missed</b>' in body
+
+
+def test_hostile_words_stay_words():
+    kills = (Kill(HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), (HOSTILE,), (HOSTILE,)),)
+    done = (Done(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),)
+    compared = compare(samples.survived_record(), samples.mixed_record())
+    for body in (
+        kill_section(kills, samples.CATALOGUE).body,
+        done_section(done).body,
+        comparison_section(compared).body,
+    ):
+        assert "<script" not in body
+    decision = Decision(ExitCode.FALSIFIED, (Cause(ExitCode.FALSIFIED, "", HOSTILE),), ((HOSTILE, HOSTILE),), False)
+    page = render_scorecard(samples.survived_record(), samples.CATALOGUE, decision=decision)
+    assert "<script" not in page.split("</header>")[0]
+    assert paragraph(decision).count("\n") == 0
+    assert workflow_commands(decision) == ['::error title=gate::<script>alert(1)</script> ::error::injected, "%250A']
+
+
+def test_a_decision_stands_in_the_place_of_the_trials_own_exit_code():
+    shut = Decision(ExitCode.USAGE, (Cause(ExitCode.USAGE, "F-MEM-029", "stale"),), (), False)
+
+    html = render_scorecard(samples.survived_record(), samples.CATALOGUE, decision=shut)
+
+    assert "Gate SHUT: the gate file or the record does not fit (exit code 2). F-MEM-029: stale." in html
+    assert "Gate: open" not in html
+    assert 'class="gate shut"' in html
+
+
+def test_many_causes_are_counted_and_the_deciding_ones_come_first():
+    causes = (*(Cause(ExitCode.UNDECIDED, f"F-A-{n}", "x") for n in range(20)), Cause(ExitCode.FALSIFIED, "F-B", "y"))
+
+    told = paragraph(Decision(ExitCode.FALSIFIED, causes, (), True))
+
+    assert told.startswith("Gate SHUT: falsified (exit code 1). F-B: y.")
+    assert "And 13 further causes." in told
+    assert told.endswith("nothing was shown about the GPU.")
+
+
+def test_the_difference_is_told_by_row_and_worst_first():
+    text = comparison_text(compare(samples.survived_record(), samples.mixed_record()))
+
+    assert text.index("new failure") < text.index("no longer shown")
+    assert "F-MEM-029" in text
+
+
+def test_dots_of_earlier_trials_stand_beside_each_row_in_their_order():
+    past = (samples.survived_record(), samples.mixed_record())
+
+    html = render_scorecard(samples.survived_record(), samples.CATALOGUE, history=past)
+    row = html[html.index('id="F-MEM-029"') :]
+    dots = row[row.index("Earlier trials") : row.index("</p>", row.index("Earlier trials"))]
+
+    assert html.count("Earlier trials, oldest first") == 100
+    assert dots.index("✓") < dots.index("✗")
+
+
+def test_a_history_lists_only_rows_that_changed():
+    text = history_text([samples.survived_record(), samples.mixed_record()])
+
+    assert "F-MEM-029    ✓✗" in text
+    assert "F-BUILD-001" not in text
+
+
+def test_both_hypotheses_are_drawn_with_their_words():
+    svg = scaling([(16, 0.001), (1000, 0.0012)], [(16, 0.002), (1000, 0.04)])
+
+    assert "hypothesis cached" in svg
+    assert "hypothesis recomputed" in svg
+    assert "1.0 ms" in svg or "1 ms" in svg
+    assert "40 ms at 1000" in svg
+
+
+def test_a_measurement_is_drawn_only_with_points_of_both_kinds():
+    from conformance.observations import Measured
+
+    both = {"step_s@16": 1e-3, "step_s@1000": 2e-3, "prefill_s@16": 2e-3, "prefill_s@1000": 0.04}
+
+    assert plot(Measured(name="recompute_ratio", value=0.05, unit="x", context=both), None).startswith("<svg")
+    assert plot(Measured(name="recompute_ratio", value=0.05, unit="x"), None) == ""
+    assert plot(Measured(name="recompute_ratio", value=0.05, unit="x", context={"step_s@x": 1.0}), None) == ""
+
+
+def test_the_link_is_drawn_beside_the_rates_that_crossed_it():
+    from conformance.observations import Sample
+
+    rates = Sample(name="bandwidth", values=[50e9, 52e9], unit="B/s", context={"pinned": 54.8e9, "other": 1.0})
+    svg = plot(rates, None)
+
+    assert "link, pinned: 54.8 GB/s" in svg
+    assert svg.count('class="reference"') == 1
+
+
+def test_failures_that_are_let_through_are_told_before_rows_that_cannot_be_tried():
+    excused = (*((f"F-A-{n}", "may be untested: x") for n in range(20)), ("F-B", "known until 2999-12-31: y"))
+
+    told = paragraph(Decision(ExitCode.OPEN, (), excused, rehearsal=False))
+
+    assert "Let through by the gate file: F-B, known until 2999-12-31: y; F-A-0" in told
+    assert "and 13 more." in told
