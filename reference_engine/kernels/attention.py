@@ -1,9 +1,8 @@
 """Attention of one position: rotary embedding, the new KV cache entry, split-KV softmax, reduction in fixed order.
 
-The keys of a KV head are cut into chunks of `N` positions, and runs of chunks go to the programs ("splits"). How
-many splits work, and on what, depends on the position alone, never on how long the cache is: the result has the
-same bits wherever the cache ends. The split that finishes last adds the partial results up, always from the first
-to the last.
+The visible positions are cut into chunks of `N`, a program each: it reads the chunk's keys and values once, for `PER`
+of the heads that share them. What a chunk gives depends on the position alone, and `combine` adds the chunks up from
+the first to the last: the result has the same bits however long the cache is.
 """
 
 from __future__ import annotations
@@ -11,188 +10,125 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from reference_engine.kernels.overlap import LINE, let_next_start, prefetch, wait
-
-
-@triton.jit
-def _rotated(start, weight, cos, sin, d, inside, eps, D: tl.constexpr, NORM: tl.constexpr):
-    """Head vectors at `start` (a pointer, or [.., 1, 1]; F32) rotated; `NORM`: normalised by `weight` [D] first."""
-    other = (d + D // 2) % D
-    x = tl.load(start + d, mask=inside, other=0.0)
-    swapped = tl.load(start + other, mask=inside, other=0.0)
-    if NORM:
-        root = 1.0 / tl.sqrt_rn(tl.sum(x * x, axis=2, keep_dims=True) / D + eps)
-        x = x * root * tl.load(weight + d, mask=d < D, other=0.0).to(tl.float32)
-        swapped = swapped * root * tl.load(weight + other, mask=d < D, other=0.0).to(tl.float32)
-    return x * cos + swapped * sin
+from reference_engine.kernels.overlap import let_next_start, wait
 
 
 @triton.jit
 def attend(
     qkv,
-    q_norm,
-    k_norm,
     cos,
     sin,
     pairs,
     position,
-    out,
     partial,
-    partial_peaks,
-    partial_sums,
-    arrived,
+    peaks,
+    sums,
     capacity,
-    eps,
     HEADS: tl.constexpr,
     GROUPS: tl.constexpr,
     D: tl.constexpr,
-    WINDOW: tl.constexpr,
-    NORM: tl.constexpr,
-    Q: tl.constexpr,
+    PER: tl.constexpr,
     N: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    SPLITS: tl.constexpr,
-    LEAST: tl.constexpr,
     OVERLAP: tl.constexpr,
 ):
-    """Heads F32 [HEADS * D] of the position from `qkv` F32 [(HEADS + 2 * GROUPS) * D]; programs (GROUPS, SPLITS).
+    """What each chunk gives to each head, from `qkv` F32 [(HEADS + 2 * GROUPS) * D]; programs (HEADS / PER, chunks).
 
-    `pairs` [2, GROUPS, capacity, D] is the layer's cache, `cos` and `sin` [capacity, D] as in `KvCache`. `WINDOW`
-    limits how far back a position looks (0: to the first). `LEAST` chunks at least go to one split. `partial`
-    [GROUPS, SPLITS, HEADS / GROUPS, D], its peaks and sums [GROUPS, SPLITS, HEADS / GROUPS] are scratch; `arrived`
-    int32 [GROUPS] is zero before and after.
+    `pairs` [2, GROUPS, capacity, D] is the layer's cache, `cos` and `sin` [capacity, D] as in `KvCache`. `partial`
+    F32 [HEADS, chunks, D] is the sum of values weighted by exp(score - peak); `peaks` and `sums` F32 [HEADS, chunks]
+    are the chunk's greatest score and the sum of the weights. Chunks past the position are left as they were.
 
-    Bytes: 2 * GROUPS * D a visible position in the cache's dtype, once.
+    Bytes: 2 * GROUPS * D a visible position in the cache's dtype, once from memory, HEADS / GROUPS / PER times from
+    the L2 cache.
     """
     SHARED: tl.constexpr = HEADS // GROUPS
     SCALE: tl.constexpr = D**-0.5
-    ITEM: tl.constexpr = pairs.dtype.element_ty.primitive_bitwidth // 8
-    PER_LINE: tl.constexpr = min(BLOCK_D, LINE // ITEM)
     let_next_start(OVERLAP)
-    group, split = tl.program_id(0), tl.program_id(1)
+    first, chunk = tl.program_id(0) * PER, tl.program_id(1)
+    group = first // SHARED
     place = tl.load(position).to(tl.int32)
-    first, last = 0, place // N
-    if WINDOW > 0:
-        first = tl.maximum(place - WINDOW + 1, 0) // N
-    chunks = last - first + 1
-    each = tl.maximum(LEAST, tl.cdiv(chunks, SPLITS))
-    active = tl.cdiv(chunks, each)
-    begin = first + split * each
-    end = tl.minimum(begin + each, last + 1)
-
-    head = tl.arange(0, Q)[:, None, None]
-    lane = tl.arange(0, N)[None, :, None]
-    d = tl.arange(0, BLOCK_D)[None, None, :]
+    if chunk * N > place:
+        wait(OVERLAP)
+        return
+    d = tl.arange(0, BLOCK_D)
+    inside = d < D
+    seen = chunk * N + tl.arange(0, N)
     keys = pairs + group.to(tl.int64) * capacity * D
     values = keys + tl.cast(capacity, tl.int64) * (GROUPS * D)
-    if OVERLAP:
-        line = tl.minimum(tl.arange(0, BLOCK_D // PER_LINE) * PER_LINE, D - 1)[None, :]
-        for chunk in range(begin, end):
-            at = (chunk * N + tl.arange(0, N)[:, None]).to(tl.int64) * D + line
-            prefetch(keys + at, OVERLAP)
-            prefetch(values + at, OVERLAP)
-    turn_cos = tl.load(cos + place.to(tl.int64) * D + d, mask=d < D, other=0.0).to(tl.float32)
-    turn_sin = tl.load(sin + place.to(tl.int64) * D + d, mask=d < D, other=0.0).to(tl.float32)
+    at = seen.to(tl.int64)[:, None] * D + d[None, :]
+    old = (seen < place)[:, None] & inside[None, :]
+    turn = place.to(tl.int64) * D + d
+    # What earlier steps left can be read before the kernel of the projections ends.
+    k = tl.load(keys + at, mask=old, other=0.0).to(tl.float32)
+    v = tl.load(values + at, mask=old, other=0.0).to(tl.float32)
+    turn_cos = tl.load(cos + turn, mask=inside, other=0.0).to(tl.float32)
+    turn_sin = tl.load(sin + turn, mask=inside, other=0.0).to(tl.float32)
     wait(OVERLAP)
-
-    if split < active:
-        inside = (head < SHARED) & (d < D)
-        query = _rotated(qkv + (group * SHARED + head) * D, q_norm, turn_cos, turn_sin, d, inside, eps, D, NORM)
-        query *= SCALE
+    if chunk == place // N:
         new = qkv + (HEADS + group) * D
-        key = _rotated(new, k_norm, turn_cos, turn_sin, d, d < D, eps, D, NORM)
         # What this step sees is what later steps will read.
-        key = key.to(pairs.dtype.element_ty)
-        value = tl.load(new + GROUPS * D + d, mask=d < D, other=0.0).to(pairs.dtype.element_ty)
-        if end == last + 1:
-            tl.store(keys + place.to(tl.int64) * D + d, key, mask=d < D)
-            tl.store(values + place.to(tl.int64) * D + d, value, mask=d < D)
-
-        top = tl.full((Q, N), float("-inf"), tl.float32)
-        total = tl.zeros((Q, N), tl.float32)
-        mixed = tl.zeros((Q, N, BLOCK_D), tl.float32)
-        for chunk in range(begin, end):
-            seen = chunk * N + lane
-            at = seen.to(tl.int64) * D + d
-            old = (seen < place) & (d < D)
-            k = tl.where(seen == place, key, tl.load(keys + at, mask=old, other=0.0)).to(tl.float32)
-            v = tl.where(seen == place, value, tl.load(values + at, mask=old, other=0.0)).to(tl.float32)
-            column = chunk * N + tl.arange(0, N)[None, :]
-            visible = column <= place
-            if WINDOW > 0:
-                visible = visible & (column > place - WINDOW)
-            scores = tl.where(visible, tl.sum(query * k, axis=2), float("-inf"))
-            higher = tl.maximum(top, scores)
-            # A lane that has seen nothing yet has no peak to subtract.
-            base = tl.where(higher == float("-inf"), 0.0, higher)
-            fade = tl.exp(top - base)
-            share = tl.exp(scores - base)
-            total = total * fade + share
-            mixed = mixed * fade[:, :, None] + share[:, :, None] * v
-            top = higher
-
-        peak = tl.max(top, axis=1)
-        weight = tl.exp(top - peak[:, None])
-        total_all = tl.sum(total * weight, axis=1)
-        mixed_all = tl.sum(mixed * weight[:, :, None], axis=1)
-        shared = tl.arange(0, Q)
-        column_d = tl.arange(0, BLOCK_D)[None, :]
-        stored = (shared[:, None] < SHARED) & (column_d < D)
-        target = out + (group * SHARED + shared[:, None]) * D + column_d
-        if active == 1:
-            tl.store(target, mixed_all / total_all[:, None], mask=stored)
-        else:
-            slot = (group * SPLITS + split) * SHARED + shared
-            tl.store(partial_peaks + slot, peak, mask=shared < SHARED)
-            tl.store(partial_sums + slot, total_all, mask=shared < SHARED)
-            tl.store(partial + slot[:, None] * D + column_d, mixed_all, mask=stored)
-            # One thread announces what all threads of the program have written.
-            tl.debug_barrier()
-            before = tl.atomic_add(arrived + group, 1, sem="acq_rel")
-            if before == active - 1:
-                tl.debug_barrier()
-                result = _combined(partial, partial_peaks, partial_sums, group, active, SHARED, D, Q, BLOCK_D, SPLITS)
-                tl.store(target, result, mask=stored)
-                tl.store(arrived + group, 0)
+        key = _rotated(new, turn_cos, turn_sin, d, D).to(pairs.dtype.element_ty)
+        value = tl.load(new + GROUPS * D + d, mask=inside, other=0.0).to(pairs.dtype.element_ty)
+        if first % SHARED == 0:
+            tl.store(keys + place.to(tl.int64) * D + d, key, mask=inside)
+            tl.store(values + place.to(tl.int64) * D + d, value, mask=inside)
+        k = tl.where((seen == place)[:, None], key.to(tl.float32)[None, :], k)
+        v = tl.where((seen == place)[:, None], value.to(tl.float32)[None, :], v)
+    for head in tl.static_range(PER):
+        query = _rotated(qkv + (first + head) * D, turn_cos, turn_sin, d, D) * SCALE
+        scores = tl.where(seen <= place, tl.sum(k * query[None, :], axis=1), float("-inf"))
+        peak = tl.max(scores, axis=0)
+        weights = tl.exp(scores - peak)
+        slot = (first + head) * tl.num_programs(1) + chunk
+        tl.store(peaks + slot, peak)
+        tl.store(sums + slot, tl.sum(weights, axis=0))
+        tl.store(partial + slot.to(tl.int64) * D + d, tl.sum(weights[:, None] * v, axis=0), mask=inside)
 
 
 @triton.jit
-def _combined(
+def _rotated(start, cos, sin, d, D: tl.constexpr):
+    """The head vector F32 [D] at `start`, rotated."""
+    inside = d < D
+    x = tl.load(start + d, mask=inside, other=0.0)
+    return x * cos + tl.load(start + (d + D // 2) % D, mask=inside, other=0.0) * sin
+
+
+@triton.jit
+def combine(
     partial,
-    partial_peaks,
-    partial_sums,
-    group,
-    active,
-    SHARED: tl.constexpr,
+    peaks,
+    sums,
+    position,
+    out,
+    slots,
     D: tl.constexpr,
-    Q: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    SPLITS: tl.constexpr,
+    N: tl.constexpr,
+    BLOCK: tl.constexpr,
+    AT_ONCE: tl.constexpr,
+    OVERLAP: tl.constexpr,
 ):
-    """The heads of a group [Q, BLOCK_D] from the partial results of its splits, added in their order."""
-    AT_ONCE: tl.constexpr = min(4, SPLITS)
-    shared = tl.arange(0, Q)[None, :]
-    split = tl.arange(0, SPLITS)[:, None]
-    there = (split < active) & (shared < SHARED)
-    slot = (group * SPLITS + split) * SHARED + shared
-    peaks = tl.load(partial_peaks + slot, mask=there, other=float("-inf"), cache_modifier=".cg")
-    # Rows that pad the heads hold no peak; zero keeps them finite.
-    peak = tl.max(tl.where(shared < SHARED, peaks, 0.0), axis=0)
-    sums = tl.load(partial_sums + slot, mask=there, other=0.0, cache_modifier=".cg")
-    total = tl.sum(sums * tl.exp(peaks - peak[None, :]), axis=0)
-    d = tl.arange(0, BLOCK_D)[None, None, :]
-    result = tl.zeros((Q, BLOCK_D), tl.float32)
-    for begin in range(0, active, AT_ONCE):
-        some = begin + tl.arange(0, AT_ONCE)[:, None]
-        place = (group * SPLITS + some) * SHARED + shared
-        among = (some < active) & (shared < SHARED)
-        weight = tl.exp(tl.load(partial_peaks + place, mask=among, other=float("-inf"), cache_modifier=".cg") - peak)
-        part = tl.load(
-            partial + place[:, :, None] * D + d,
-            mask=among[:, :, None] & (d < D),
-            other=0.0,
-            cache_modifier=".cg",
-        )
-        result += tl.sum(part * weight[:, :, None], axis=0)
-    # Rows that pad the heads have nothing to divide by.
-    return result / tl.where(total == 0, 1.0, total)[:, None]
+    """Heads F32 [HEADS * D] of what `attend` left in `slots` chunks a head; programs (HEADS, D / BLOCK).
+
+    Bytes: D + 2 F32 a head and visible chunk, from the L2 cache.
+    """
+    let_next_start(OVERLAP)
+    head = tl.program_id(0)
+    d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    chunks = tl.load(position).to(tl.int32) // N + 1
+    wait(OVERLAP)
+    top, total = float("-inf"), 0.0
+    mixed = tl.zeros((BLOCK,), tl.float32)
+    for begin in range(0, chunks, AT_ONCE):
+        chunk = begin + tl.arange(0, AT_ONCE)
+        there = chunk < chunks
+        slot = head * slots + chunk
+        peak = tl.load(peaks + slot, mask=there, other=float("-inf"))
+        share = tl.load(sums + slot, mask=there, other=0.0)
+        column = slot.to(tl.int64)[:, None] * D + d[None, :]
+        part = tl.load(partial + column, mask=there[:, None] & (d < D)[None, :], other=0.0)
+        higher = tl.maximum(top, tl.max(peak, axis=0))
+        fade, weights = tl.exp(top - higher), tl.exp(peak - higher)
+        total = total * fade + tl.sum(share * weights, axis=0)
+        mixed = mixed * fade + tl.sum(part * weights[:, None], axis=0)
+        top = higher
+    tl.store(out + head * D + d, mixed / total, mask=d < D)

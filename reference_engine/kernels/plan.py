@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from reference_engine.config import ModelConfig
 
-LARGEST_TILE = 16384
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -44,12 +42,25 @@ class Tile:
 
 @dataclass(frozen=True)
 class Split:
-    """How attention is cut: positions of a chunk, splits at most, chunks of a split at least, warps."""
+    """How attention is cut.
+
+    Attributes:
+        positions: Positions of a chunk, a power of two.
+        heads: Heads of a program at most, among those that share a KV head.
+        warps: Warps of a program.
+        columns: Columns of a head that a program of `combine` adds up.
+        at_once: Chunks that it asks for before it adds them.
+    """
 
     positions: int
-    splits: int
-    least: int
+    heads: int
     warps: int
+    columns: int = 32
+    at_once: int = 16
+
+    def per_program(self, shared: int) -> int:
+        """Heads of a program where `shared` share a KV head: the largest divisor within the limit."""
+        return max(count for count in range(1, min(self.heads, shared) + 1) if shared % count == 0)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class Plan:
 
 F32 = Plan(
     qkv=Tile(2, 512, 3, 16, 4),
-    attention=Split(16, 32, 2, 8),
+    attention=Split(32, 1, 4),
     out=Tile(2, 512, 3, 16, 4),
     gate_up=Tile(2, 512, 3, 16, 4),
     down=Tile(1, 512, 4, 16, 4),
@@ -76,7 +87,7 @@ F32 = Plan(
 )
 HALF = Plan(
     qkv=Tile(2, 512, 3, 8, 4),
-    attention=Split(16, 32, 2, 8),
+    attention=Split(32, 1, 4),
     out=Tile(2, 512, 3, 8, 4),
     gate_up=Tile(4, 512, 3, 8, 4),
     down=Tile(2, 512, 4, 16, 4),
@@ -98,8 +109,4 @@ def power_of_two(number: int) -> int:
 
 def unsupported(config: ModelConfig) -> str | None:
     """Why these kernels do not run a model; None if they do."""
-    shared = power_of_two(config.num_heads // config.num_kv_heads)
-    tile = shared * power_of_two(config.head_dim) * F32.attention.positions
-    if tile > 2 * LARGEST_TILE:
-        return f"{config.num_heads // config.num_kv_heads} heads of {config.head_dim} share one KV head"
-    return None
+    return None if config.is_plain else "it has biases, norms or windows that the fused kernels do not know"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from reference_engine.kernels.attention import attend
+from reference_engine.kernels.attention import attend, combine
 from reference_engine.kernels.linear import gate_up, head, project
 from reference_engine.kernels.plan import Plan, Tile, power_of_two
 from reference_engine.kernels.tokens import choose, embed
@@ -16,43 +16,43 @@ if TYPE_CHECKING:
     from reference_engine.config import ModelConfig
     from reference_engine.decode import DecodeState
     from reference_engine.device import Device
-    from reference_engine.model import KvCache, SafeTensorsCudaModel
+    from reference_engine.model import SafeTensorsCudaModel
     from reference_engine.weights import LayerWeights
 
 EMBED_BLOCK = 1024
 
 
 class Scratch:
-    """Memory of a step's intermediate results, all F32 but the last two: allocated once a request.
+    """Memory of a step's intermediate results, all F32 but the last: allocated once a request.
 
     Args:
         config: The model's.
         plan: Its kernels'.
+        capacity: Of the KV cache.
         device: Where to.
 
     Raises:
         OutOfDeviceMemory: No room.
     """
 
-    def __init__(self, config: ModelConfig, plan: Plan, device: Device) -> None:
-        groups, size, splits = config.num_kv_heads, config.head_dim, plan.attention.splits
-        shared = config.num_heads // groups
+    def __init__(self, config: ModelConfig, plan: Plan, capacity: int, device: Device) -> None:
+        heads, groups, size = config.num_heads, config.num_kv_heads, config.head_dim
+        chunks = -(-capacity // plan.attention.positions)
         programs = head_programs(config, plan)
 
         def floats(*shape: int) -> torch.Tensor:
             return device.empty(shape, torch.float32)
 
         self.hidden = floats(config.hidden_size)
-        self.qkv = floats((config.num_heads + 2 * groups) * size)
-        self.mixed = floats(config.num_heads * size)
+        self.qkv = floats((heads + 2 * groups) * size)
+        self.mixed = floats(heads * size)
         self.wide = floats(config.intermediate_size)
         self.logits = floats(config.vocab_size)
-        self.partial = floats(groups, splits, shared, size)
-        self.partial_peaks = floats(groups, splits, shared)
-        self.partial_sums = floats(groups, splits, shared)
+        self.partial = floats(heads, chunks, size)
+        self.partial_peaks = floats(heads, chunks)
+        self.partial_sums = floats(heads, chunks)
         self.peaks = floats(programs)
         self.peak_ids = device.empty((programs,), torch.int32)
-        self.arrived = device.empty((groups,), torch.int32).zero_()
 
 
 class FusedStep:
@@ -67,8 +67,8 @@ class FusedStep:
         self.config = config
         self.plan = plan
 
-    def __call__(self, model: SafeTensorsCudaModel, state: DecodeState, _length: int) -> torch.Tensor:
-        """Logits F32 [vocab] after `state.token` at `state.position`; attention finds its length by itself."""
+    def __call__(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
+        """Logits F32 [vocab] after `state.token` at `state.position`."""
         weights, cache = model.weights, state.cache
         scratch = self.scratch(state, model.device)
         width = self.config.hidden_size
@@ -76,7 +76,7 @@ class FusedStep:
             state.token, weights.embedding, scratch.hidden, width, BLOCK=EMBED_BLOCK, OVERLAP=self.plan.overlap
         )
         for layer, pairs in zip(weights.layers, cache.pairs, strict=True):
-            self._layer(layer, pairs, cache, state, scratch)
+            self._layer(layer, pairs, state, length)
         limit = self.config.vocab_size if state.id_limit is None else state.id_limit
         head[(scratch.peaks.numel(),)](
             scratch.hidden, weights.final_norm, weights.lm_head, scratch.logits, scratch.peaks, scratch.peak_ids,
@@ -95,17 +95,16 @@ class FusedStep:
 
     def scratch(self, state: DecodeState, device: Device) -> Scratch:
         """The request's scratch memory, made at its first step."""
-        scratch: Scratch = state.scratch or Scratch(self.config, self.plan, device)
+        scratch: Scratch = state.scratch or Scratch(self.config, self.plan, state.cache.capacity, device)
         state.scratch = scratch
         return scratch
 
-    def _layer(
-        self, layer: LayerWeights, pairs: torch.Tensor, cache: KvCache, state: DecodeState, scratch: Scratch
-    ) -> None:
-        eps, plan, hidden = self.config.rms_norm_eps, self.plan, scratch.hidden
+    def _layer(self, layer: LayerWeights, pairs: torch.Tensor, state: DecodeState, length: int) -> None:
+        eps, plan, scratch = self.config.rms_norm_eps, self.plan, state.scratch
+        hidden = scratch.hidden
         qkv = {"NORM": True, "BIAS": layer.qkv_bias is not None, "RESIDUAL": False}
         self._project(layer.qkv, hidden, layer.attention_norm, layer.qkv_bias, scratch.qkv, plan.qkv, qkv)
-        self._attend(pairs, cache, state, scratch)
+        self._attend(pairs, state, length)
         grow = {"NORM": False, "BIAS": False, "RESIDUAL": True}
         self._project(layer.attention_out, scratch.mixed, None, None, hidden, plan.out, grow)
         rows, width = layer.gate_up.shape[0] // 2, layer.gate_up.shape[1]
@@ -131,16 +130,20 @@ class FusedStep:
             x, norm, weight, bias, out, self.config.rms_norm_eps, rows, width, **flags, **self._tile(tile, width)
         )
 
-    def _attend(self, pairs: torch.Tensor, cache: KvCache, state: DecodeState, scratch: Scratch) -> None:
-        config, split = self.config, self.plan.attention
-        attend[(config.num_kv_heads, split.splits)](
-            scratch.qkv, scratch.qkv, scratch.qkv, cache.cos, cache.sin, pairs, state.position, scratch.mixed,
-            scratch.partial, scratch.partial_peaks, scratch.partial_sums, scratch.arrived,
-            cache.capacity, config.rms_norm_eps,
-            HEADS=config.num_heads, GROUPS=config.num_kv_heads, D=config.head_dim, WINDOW=0, NORM=False,
-            Q=power_of_two(config.num_heads // config.num_kv_heads), N=split.positions,
-            BLOCK_D=power_of_two(config.head_dim), SPLITS=split.splits, LEAST=split.least,
+    def _attend(self, pairs: torch.Tensor, state: DecodeState, length: int) -> None:
+        config, split, scratch, cache = self.config, self.plan.attention, state.scratch, state.cache
+        heads, groups, size = config.num_heads, config.num_kv_heads, config.head_dim
+        per, chunks = split.per_program(heads // groups), -(-length // split.positions)
+        attend[(heads // per, chunks)](
+            scratch.qkv, cache.cos, cache.sin, pairs, state.position,
+            scratch.partial, scratch.partial_peaks, scratch.partial_sums, cache.capacity,
+            HEADS=heads, GROUPS=groups, D=size, PER=per, N=split.positions, BLOCK_D=power_of_two(size),
             **self._launch(split.warps),
+        )  # fmt: skip
+        columns = min(split.columns, power_of_two(size))
+        combine[(heads, -(-size // columns))](
+            scratch.partial, scratch.partial_peaks, scratch.partial_sums, state.position, scratch.mixed, chunks,
+            D=size, N=split.positions, BLOCK=columns, AT_ONCE=split.at_once, **self._launch(4),
         )  # fmt: skip
 
     def _tile(self, tile: Tile, width: int) -> dict[str, Any]:

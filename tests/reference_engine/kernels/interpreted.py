@@ -17,8 +17,8 @@ from reference_engine.kernels.tokens import choose
 from reference_engine.model import SafeTensorsCudaModel
 
 TILE = Tile(rows=16, columns=32, unroll=2, lines=0, warps=4, programs=5)
-# Small chunks and few splits, so that 50 positions need several of both.
-PLAN = Plan(TILE, Split(8, 4, 1, 4), TILE, TILE, TILE, TILE, overlap=False)
+# Small chunks, so that 50 positions need several, and several turns to add them up.
+PLAN = Plan(TILE, Split(8, 2, 4, columns=16, at_once=4), TILE, TILE, TILE, TILE, overlap=False)
 
 
 def steps(model, decoder, capacity):
