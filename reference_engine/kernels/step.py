@@ -1,4 +1,4 @@
-"""A decoding step by fused kernels: five a layer, in place over fixed memory."""
+"""A decoding step by fused kernels: six a layer, in place over fixed memory."""
 
 from __future__ import annotations
 
