@@ -67,7 +67,7 @@ def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
         return found
     named = [_named(name, found) for name in names]
     if not named:
-        raise DeviceUnusable("CUDA_VISIBLE_DEVICES hides every device")
+        raise DeviceUnusable("CUDA_VISIBLE_DEVICES hides every device; --rehearse tries the CPU path")
     return named
 
 

@@ -61,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     shuffle: bool = False
     require_gpu: bool = False
+    rehearse: bool = False
     out: Path = Path("falsify-run")
     workers: int = 1
     profile: Literal["default", "long"] = "default"
@@ -110,7 +111,7 @@ def plan_trial(options: Options) -> Ready:
     if manifest.manifest.driver is None:
         raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
     require_installed(manifest)
-    devices = gpus()
+    devices = [] if options.rehearse else gpus()
     if options.require_gpu and not devices:
         raise GpuRequired
     model = resolve_model(options.model)
@@ -277,6 +278,8 @@ def _reproduce(options: Options) -> str:
         words += ["--model", options.model]
     if options.peer:
         words += ["--peer", options.peer]
+    if options.rehearse:
+        words += ["--rehearse"]
     if options.profile != "default":
         words += ["--profile", options.profile]
     return shlex.join([*words, "--seed", str(options.seed)])
