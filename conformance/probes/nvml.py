@@ -6,7 +6,8 @@ machine is a finding, not a rehearsal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import msgspec
 import pynvml
 
 _DEVICE_FILES = "nvidia[0-9]*"
+_confined: list[list[int]] = []
 
 
 class DeviceUnusable(Exception):
@@ -51,16 +53,29 @@ class Gpu(msgspec.Struct, frozen=True):
     processes: list[GpuProcess]
 
 
+def confine(indices: Sequence[int]) -> None:
+    """Let this process and what it starts see only these devices, renumbered from 0; none is a machine without one.
+
+    For matrices of planted faults, which share a machine; a trial of an engine never does this.
+    """
+    uuids = [device.uuid for device in gpus() if device.index in indices]
+    _confined[:] = [list(indices)]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
+
+
 def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
     """All NVIDIA devices visible to the operating system; empty on a machine without one.
 
     Raises:
         DeviceUnusable: device files exist but NVML cannot be used, or lists none.
     """
+    if _confined == [[]]:
+        return []
     files = sorted(path.name for path in dev.glob(_DEVICE_FILES))
     try:
         with _session():
-            found = [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            seen = _confined[0] if _confined else range(pynvml.nvmlDeviceGetCount())
+            found = [_describe(index) for index, _ in enumerate(seen)]
     except pynvml.NVMLError as error:
         if files:
             raise DeviceUnusable(f"{', '.join(files)} present, NVML says {error}") from error
@@ -73,14 +88,14 @@ def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
 def memory_in_use(index: int) -> int:
     """Bytes in use on the whole device, reserved ones left out (NVML memory v2)."""
     with _session():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = _handle(index)
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
 
 
 def process_memory(index: int, pid: int) -> int | None:
     """Bytes this process holds on the device; 0 without a context, None where the driver does not tell."""
     with _session():
-        processes = _processes(pynvml.nvmlDeviceGetHandleByIndex(index))
+        processes = _processes(_handle(index))
     mine = next((process for process in processes if process.pid == pid), None)
     return 0 if mine is None else mine.used_bytes
 
@@ -88,7 +103,7 @@ def process_memory(index: int, pid: int) -> int | None:
 def utilisation(index: int) -> int:
     """Percent of the last sample period in which some kernel ran."""
     with _session():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = _handle(index)
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
@@ -101,8 +116,12 @@ def _session() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
+def _handle(index: int) -> Any:
+    return pynvml.nvmlDeviceGetHandleByIndex(_confined[0][index] if _confined else index)
+
+
 def _describe(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    handle = _handle(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     version = int(pynvml.nvmlSystemGetCudaDriverVersion())
     return Gpu(
