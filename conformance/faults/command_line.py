@@ -120,7 +120,7 @@ def max_tokens_ignored(plant: Plant) -> None:
 
 
 @fault(expects={"F-INT-097": "answer"}, blast=("int",), seen_in="apr qa arithmetic oracle")
-def prompt_echoed(plant: Plant) -> None:
+def prompt_printed(plant: Plant) -> None:
     """The answer begins with the prompt."""
     from reference_engine import cli
 

@@ -52,7 +52,7 @@ def products_transposed(plant: Plant) -> None:
 
 
 @fault(expects={"F-CUDA-013": "non_empty"}, blast=("cuda",))
-def device_without_a_name(plant: Plant) -> None:
+def device_name_is_blank(plant: Plant) -> None:
     """The device's name is blank."""
     from reference_engine.device import Device
 

@@ -6,7 +6,8 @@ machine is a finding, not a rehearsal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 import pynvml
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE_FILES = "nvidia[0-9]*"
 
 
@@ -52,11 +54,39 @@ class Gpu(msgspec.Struct, frozen=True):
 
 
 def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
-    """All NVIDIA devices visible to the operating system; empty on a machine without one.
+    """The NVIDIA devices of this machine, in CUDA's order; empty on a machine without one.
+
+    Where `CUDA_VISIBLE_DEVICES` is set, those it names: place 0 is then what an engine calls `cuda:0`.
 
     Raises:
-        DeviceUnusable: device files exist but NVML cannot be used, or lists none.
+        DeviceUnusable: device files exist but NVML cannot be used, or lists none, or every device is hidden.
     """
+    found = _all_gpus(dev)
+    names = _visible_names()
+    if names is None or not found:
+        return found
+    named = [_named(name, found) for name in names]
+    if not named:
+        raise DeviceUnusable("CUDA_VISIBLE_DEVICES hides every device; --rehearse tries the CPU path")
+    return named
+
+
+def _visible_names() -> list[str] | None:
+    named = os.environ.get(VISIBLE)
+    return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def _named(name: str, devices: Sequence[Gpu]) -> Gpu:
+    """The device that CUDA means by this name: its place, or the beginning of its UUID."""
+    if name.isdecimal() and int(name) < len(devices):
+        return devices[int(name)]
+    matching = [device for device in devices if device.uuid.startswith(name)]
+    if len(matching) != 1:
+        raise DeviceUnusable(f"CUDA_VISIBLE_DEVICES names {name!r}, which NVML does not list")
+    return matching[0]
+
+
+def _all_gpus(dev: Path) -> list[Gpu]:
     files = sorted(path.name for path in dev.glob(_DEVICE_FILES))
     try:
         with _session():
@@ -71,16 +101,16 @@ def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
 
 
 def memory_in_use(index: int) -> int:
-    """Bytes in use on the whole device, reserved ones left out (NVML memory v2)."""
+    """Bytes in use on the whole device at this place of CUDA's, reserved ones left out (NVML memory v2)."""
     with _session():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = _handle(index)
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
 
 
 def process_memory(index: int, pid: int) -> int | None:
     """Bytes this process holds on the device; 0 without a context, None where the driver does not tell."""
     with _session():
-        processes = _processes(pynvml.nvmlDeviceGetHandleByIndex(index))
+        processes = _processes(_handle(index))
     mine = next((process for process in processes if process.pid == pid), None)
     return 0 if mine is None else mine.used_bytes
 
@@ -88,8 +118,22 @@ def process_memory(index: int, pid: int) -> int | None:
 def utilisation(index: int) -> int:
     """Percent of the last sample period in which some kernel ran."""
     with _session():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        handle = _handle(index)
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+
+
+def _handle(index: int) -> Any:
+    """NVML's handle of `cuda:index`; NVML itself knows nothing of `CUDA_VISIBLE_DEVICES`."""
+    names = _visible_names()
+    name = str(index) if names is None else names[index]
+    return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else _by_uuid(name)
+
+
+def _by_uuid(name: str) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(name)
+    except pynvml.NVMLError as error:
+        raise DeviceUnusable(f"CUDA_VISIBLE_DEVICES names {name!r}: {error}") from error
 
 
 @contextmanager
