@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import traceback
@@ -74,6 +75,9 @@ def run(  # noqa: PLR0917  one parameter an option
     workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Processes for untimed rows.")] = 2,
     profile: Annotated[str, typer.Option(help="Examples a fault class: default (30) or long (300).")] = "default",
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail instead of rehearsing on the CPU.")] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Hide all GPUs and rehearse on the CPU, also where there are some.")
+    ] = False,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="Try only part I of N; `falsify merge` joins the records.")
     ] = None,
@@ -85,7 +89,8 @@ def run(  # noqa: PLR0917  one parameter an option
 
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
-    from conformance.trial.runner import Options  # noqa: PLC0415  --help must be fast
+    from conformance.probes.nvml import NONE, VISIBLE  # noqa: PLC0415  --help must be fast
+    from conformance.trial.runner import Options  # noqa: PLC0415
     from conformance.trial.sharding import parse_part  # noqa: PLC0415
 
     options = Options(
@@ -97,12 +102,17 @@ def run(  # noqa: PLR0917  one parameter an option
         seed=_seed(seed),
         shuffle=seed == "random",
         require_gpu=require_gpu,
+        rehearse=rehearse,
         out=out,
         workers=workers,
         profile=_profile(profile),
         command=("falsify", *sys.argv[1:]),
         part=None if shard is None else or_usage(lambda: parse_part(shard)),
     )
+    if rehearse:
+        if require_gpu:
+            usage("--rehearse and --require-gpu exclude each other")
+        os.environ[VISIBLE] = NONE
     if gate and (select or section or shard):
         usage("--gate speaks of a whole record; it does not go with -k, --section or --shard")
     raise typer.Exit(int(_run(options, gate)))

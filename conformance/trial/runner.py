@@ -61,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     shuffle: bool = False
     require_gpu: bool = False
+    rehearse: bool = False
     out: Path = Path("falsify-run")
     workers: int = 1
     profile: Literal["default", "long"] = "default"
@@ -110,13 +111,14 @@ def plan_trial(options: Options) -> Ready:
     if manifest.manifest.driver is None:
         raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
     require_installed(manifest)
-    devices = gpus()
+    devices = [] if options.rehearse else gpus()
     if options.require_gpu and not devices:
         raise GpuRequired
     model = resolve_model(options.model)
-    plan = _plan(options, manifest, model, [row.id for row in chosen if row.id in written], bool(devices))
-    absent = {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
-    absent |= {row.id: NOT_WRITTEN for row in chosen if row.id not in written}
+    absent = {row.id: NOT_WRITTEN for row in catalogue.rows if row.id not in written}
+    absent |= _left_out(manifest, catalogue)
+    absent |= {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
+    plan = _plan(options, manifest, model, [row.id for row in chosen if row.id not in absent], bool(devices))
     header = _header(options, plan, manifest, catalogue, devices)
     inputs = inputs_of(header, manifest, model.goldens_directory, shuffle=options.shuffle).sha256
     if options.part is not None:
@@ -269,6 +271,15 @@ def _plan(
     )
 
 
+def _left_out(loaded: LoadedManifest, catalogue: Catalogue) -> dict[str, str]:
+    """Rows that the manifest says make no sense for its engine, with its reason."""
+    reasons = loaded.manifest.untested
+    if unknown := set(reasons) - {row.id for row in catalogue.rows} - {row.section for row in catalogue.rows}:
+        raise BrokenManifest(loaded.path, f"[untested] names {min(unknown)!r}, neither a row nor a section")
+    told = {row.id: reasons.get(row.id, reasons.get(row.section)) for row in catalogue.rows}
+    return {row_id: f"the manifest says: {reason}" for row_id, reason in told.items() if reason}
+
+
 def _reproduce(options: Options) -> str:
     words = ["falsify", "run"]
     if options.engine != "reference":
@@ -277,6 +288,8 @@ def _reproduce(options: Options) -> str:
         words += ["--model", options.model]
     if options.peer:
         words += ["--peer", options.peer]
+    if options.rehearse:
+        words += ["--rehearse"]
     if options.profile != "default":
         words += ["--profile", options.profile]
     return shlex.join([*words, "--seed", str(options.seed)])
