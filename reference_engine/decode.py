@@ -18,6 +18,7 @@ from reference_engine.graph import StepGraphs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from reference_engine.kernels.choosing import Choice
     from reference_engine.model import KvCache, SafeTensorsCudaModel
 
 FIRST_BUCKET = 256
@@ -38,7 +39,7 @@ class Step(Protocol):
 class Advance(Protocol):
     """The choice of the next id after a step: what belongs to a step with kernels of its own."""
 
-    def __call__(self, state: DecodeState, logits: torch.Tensor) -> None:
+    def __call__(self, state: DecodeState, logits: torch.Tensor, /) -> None:
         """Put the best id of `logits` below `state.id_limit`, the lowest among equals, into `state.token`.
 
         It and its logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
@@ -88,6 +89,9 @@ class DecodeState:
 class Decoder:
     """Starts requests, and keeps the memory and graphs of the last one for the next. One decoder serves one model.
 
+    Attributes:
+        declined: Why the fused kernels do not run this model; empty if they do, or were not asked.
+
     Args:
         graphs: Capture each step as a CUDA graph and replay it; otherwise run it eagerly.
         read_every: Steps between two looks at the chosen ids; up to `read_every - 1` steps after a stop id are
@@ -113,6 +117,7 @@ class Decoder:
         self.step = step or torch_step
         self.advance = advance or torch_advance
         self.first_bucket = first_bucket
+        self.declined = ""
         self._idle: DecodeState | None = None
         self._lent: list[DecodeState] = []
 
@@ -143,6 +148,12 @@ class Decoder:
             self._keep(state)
         finally:
             self._lent.remove(state)
+
+    def use(self, choice: Choice) -> None:
+        """Decode by the fused step, or by torch where there is none."""
+        self.declined = choice.reason
+        if choice.step is not None:
+            self.step, self.advance = choice.step, choice.step.advance
 
     def bucket(self, length: int, most: int) -> int:
         """The attention length for `length` positions: the next bucket, at most `most`."""
@@ -237,8 +248,10 @@ class Decoding:
         _ = self._model.weights
 
     def _step_and_choose(self, length: int) -> torch.Tensor:
-        logits = self._decoder.step(self._model, self._state, length)
-        self._decoder.advance(self._state, logits)
+        # Triton launches on the current device, whatever device its arguments lie on.
+        with torch.cuda.device(self._model.device.index if self._model.device.is_cuda else -1):
+            logits = self._decoder.step(self._model, self._state, length)
+            self._decoder.advance(self._state, logits)
         return logits
 
 

@@ -20,10 +20,12 @@ from reference_engine.config import ModelConfig, read_config
 from reference_engine.decode import Decoder
 from reference_engine.errors import ClosedHandle, ContextTooLong, InvalidArgument
 from reference_engine.generate import generate
+from reference_engine.warmup import warming_up
 from reference_engine.weights import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reference_engine.device import Device
@@ -100,7 +102,11 @@ class SafeTensorsCudaModel:
             raise InvalidArgument("dtype", f"{dtype!r} is none of F32, F16 and BF16")
         with nullcontext(source) if isinstance(source, Checkpoint) else Checkpoint(source) as checkpoint:
             config = read_config(checkpoint.side_files)
-            return cls(config, load_weights(checkpoint, config, device, dtype), device, decoder)
+
+            def meanwhile(weights: Weights) -> AbstractContextManager[None]:
+                return warming_up(cls(config, weights, device, decoder))
+
+            return cls(config, load_weights(checkpoint, config, device, dtype, meanwhile), device, decoder)
 
     @property
     def weights(self) -> Weights:

@@ -78,8 +78,8 @@ def weights_held_twice(plant: Plant) -> None:
 
     kept = []
 
-    def doubled(load, checkpoint, config, device, dtype):
-        weights = load(checkpoint, config, device, dtype)
+    def doubled(load, *arguments):
+        weights = load(*arguments)
         kept[:] = [storage.tensor.clone() for storage in weights.storages.values()]
         return weights
 
