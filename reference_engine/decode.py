@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FIRST_BUCKET = 256
 READ_EVERY = 4
+# On a GPU, shorter prompts wait for the launches of their kernels: they are padded and recorded. By bytes of a weight.
+RECORDED_PROMPT = {4: 128, 2: 1024}
+PROMPT_STEP = 8
 
 
 class Step(Protocol):
@@ -58,6 +61,8 @@ class DecodeState:
         id_limit: Ids from here on are never chosen.
         graphs: Captured steps over this memory; None if steps run eagerly.
         scratch: What else a step needs, made by it at its first run.
+        prompt: int64, a prompt that is recorded, padded with zeros.
+        last: int64 [1], where it ends.
     """
 
     def __init__(
@@ -71,6 +76,9 @@ class DecodeState:
         self.id_limit = id_limit
         self.graphs = graphs
         self.scratch: Any = None
+        longest = RECORDED_PROMPT[model.weights.dtype.itemsize] if model.device.is_cuda else 0
+        self.prompt = model.device.empty((min(longest, self.cache.capacity),), torch.int64)
+        self.last = model.device.empty((1,), torch.int64)
 
     @property
     def dropped(self) -> bool:
@@ -196,7 +204,7 @@ class Decoding:
         with model.device.guard():
             # Attention multiplies hidden positions by zero, and zero times what a broken request left can be NaN.
             state.cache.pairs.zero_()
-            self.logits = model.prefill(prompt_ids, state.cache)[-1]
+            self.logits = self._prefill(prompt_ids)
             state.position.fill_(len(prompt_ids))
         self.position = len(prompt_ids)
 
@@ -242,6 +250,22 @@ class Decoding:
                 (state.ids[begin : begin + steps].double(), state.peaks[begin : begin + steps].double())
             )
             return [(int(token), peak) for token, peak in zip(*found.tolist(), strict=True)]
+
+    def _prefill(self, ids: Sequence[int]) -> torch.Tensor:
+        """Logits F32 [vocab] after a prompt; what pads it comes after it, so that none of its tokens see that."""
+        model, state = self._model, self._state
+        length = -(-len(ids) // PROMPT_STEP) * PROMPT_STEP
+        if length > state.prompt.numel():
+            return model.prefill(ids, state.cache)[-1]
+        state.prompt.zero_()[: len(ids)] = torch.tensor(ids, device=model.device.torch)
+        state.last.fill_(len(ids) - 1)
+
+        def padded() -> torch.Tensor:
+            positions = torch.arange(length, device=model.device.torch)
+            hidden = model.forward(state.prompt[:length], positions, length, state.cache)
+            return model.head(hidden.index_select(0, state.last))[0]
+
+        return padded() if state.graphs is None else state.graphs.run(("prompt", length), padded).clone()
 
     def _require_loaded(self) -> None:
         """Ask for the weights, because a replay would not notice that they are gone."""

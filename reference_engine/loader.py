@@ -15,7 +15,7 @@ import torch
 
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.errors import UnsupportedDtype
-from reference_engine.storage import SLAB_BYTES, TORCH_DTYPES, CudaStorage, PinnedRing, as_bytes
+from reference_engine.storage import TORCH_DTYPES, CudaStorage, PinnedRing, as_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from reference_engine.files import TensorFile
 
 READERS = 16
-LOAD_SLABS = 2
+LOAD_SLAB_BYTES = 4 << 20
+# Page-locking costs more than a load: rings are kept for the next one, by device.
+_rings: dict[int, list[PinnedRing]] = {}
 
 
 class SafeTensorsCudaLoader:
@@ -103,7 +105,9 @@ def transfer(moves: Iterable[tuple[Located, torch.Tensor]], device: Device) -> N
 
 def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
     """Read chunks that no other thread has taken, and send each while the next is read, until none is left."""
-    ring = PinnedRing(device, SLAB_BYTES, LOAD_SLABS)
+    kept = _rings.setdefault(device.index, [])
+    ring = kept.pop() if kept else PinnedRing(device, LOAD_SLAB_BYTES)
+    ring.follow()
     try:
         for turn, chunk in enumerate(chunks):
             chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: chunk.length])
@@ -115,6 +119,7 @@ def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
     finally:
         # Slabs must outlive the copies out of them, and errors of the copies belong to this load.
         ring.stream.synchronize()
+        kept.append(ring)
 
 
 def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
@@ -124,10 +129,10 @@ def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
         file, entry = located.file, located.entry
         target = as_bytes(tensor)
         offset = file.data_start + entry.begin
-        for begin in range(0, entry.nbytes, SLAB_BYTES):
-            part = target[begin : begin + SLAB_BYTES]
+        for begin in range(0, entry.nbytes, LOAD_SLAB_BYTES):
+            part = target[begin : begin + LOAD_SLAB_BYTES]
             end = offset + begin + part.numel()
-            if chunk is not None and (chunk.file is not file or end > chunk.offset + SLAB_BYTES):
+            if chunk is not None and (chunk.file is not file or end > chunk.offset + LOAD_SLAB_BYTES):
                 yield chunk
                 chunk = None
             if chunk is None:

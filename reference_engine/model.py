@@ -82,6 +82,7 @@ class SafeTensorsCudaModel:
         device: Device,
         dtype: str | None = None,
         graphs: bool | None = None,
+        id_limit: int | None = None,
     ) -> Self:
         """Load a checkpoint onto a device; configuration and tensors are checked before anything is allocated.
 
@@ -91,6 +92,7 @@ class SafeTensorsCudaModel:
             device: An open device.
             dtype: F32, F16 or BF16 to compute in; None keeps the file's.
             graphs: Decode through CUDA graphs; None does so on a GPU.
+            id_limit: That of the requests to come: on a GPU, the first of them finds everything ready.
 
         Raises:
             EngineError: One of `reference_engine.errors`, by cause.
@@ -104,7 +106,7 @@ class SafeTensorsCudaModel:
             config = read_config(checkpoint.side_files)
 
             def meanwhile(weights: Weights) -> AbstractContextManager[None]:
-                return warming_up(cls(config, weights, device, decoder))
+                return warming_up(cls(config, weights, device, decoder), id_limit)
 
             return cls(config, load_weights(checkpoint, config, device, dtype, meanwhile), device, decoder)
 

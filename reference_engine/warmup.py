@@ -22,14 +22,15 @@ if TYPE_CHECKING:
     from reference_engine.config import ModelConfig
     from reference_engine.model import SafeTensorsCudaModel
 
-# Libraries have kernels of their own for few and for many rows.
-PROMPTS = (32, 1000)
+# Lengths and repeats. Libraries have kernels of their own for few and for many rows; a graph is recorded at its second
+# use, and the memory of the last stays for the first request.
+PROMPTS = ((1000, 1), (32, 2))
 SWITCH_SECONDS = 1e-4
 _chosen: dict[tuple[ModelConfig, torch.dtype, int], Choice] = {}
 
 
 @contextmanager
-def warming_up(model: SafeTensorsCudaModel) -> Iterator[None]:
+def warming_up(model: SafeTensorsCudaModel, id_limit: int | None) -> Iterator[None]:
     """Choose how the model decodes, on a thread beside the block, and run a prefill and a step that way.
 
     On the CPU, and where it was done before, there is nothing to wait for.
@@ -38,7 +39,7 @@ def warming_up(model: SafeTensorsCudaModel) -> Iterator[None]:
     if not model.device.is_cuda:
         yield
         return
-    thread = threading.Thread(target=_first_run, args=(model, key), name="warm-up", daemon=True)
+    thread = threading.Thread(target=_first_run, args=(model, key, id_limit), name="warm-up", daemon=True)
     interval = sys.getswitchinterval()
     if key not in _chosen:
         # Readers of the file need the interpreter for microseconds, and must not wait milliseconds for it.
@@ -54,16 +55,17 @@ def warming_up(model: SafeTensorsCudaModel) -> Iterator[None]:
         model.decoder.use(_chosen.get(key, Choice(None, "there was no memory to try")))
 
 
-def _first_run(model: SafeTensorsCudaModel, key: tuple[ModelConfig, torch.dtype, int]) -> None:
+def _first_run(model: SafeTensorsCudaModel, key: tuple[ModelConfig, torch.dtype, int], id_limit: int | None) -> None:
     # A failure of memory or device is told by the load itself, or by the first request.
     with suppress(EngineError), model.device.guard():
         choice = fused_step(model)
         model.decoder.use(choice)
-        for length in PROMPTS:
+        for length, repeats in PROMPTS:
+            model.decoder.release()
             prompt = [0] * min(length, model.config.max_positions - 1)
-            with model.decoder.begin(model, prompt, len(prompt) + 1, None) as decoding:
-                decoding.feed(0)
-                decoding.step()
+            for _ in range(repeats):
+                with model.decoder.begin(model, prompt, len(prompt) + 1, id_limit) as decoding:
+                    decoding.feed(0)
+                    decoding.step()
         model.device.synchronize()
         _chosen[key] = choice
-    model.decoder.release()
