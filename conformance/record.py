@@ -56,6 +56,11 @@ class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line
     weights: str = ""
     reproduce: str = ""
 
+    @property
+    def violates(self) -> bool:
+        """True where the criterion was violated, be it only by the CPU path of a rehearsal."""
+        return self.verdict is Verdict.FALSIFIED or self.rehearsed is Rehearsed.FAILED
+
 
 class EngineIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     """The engine on trial, as its manifest and its driver name it."""
@@ -79,6 +84,25 @@ class ModelIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     goldens_sha256: str = ""
 
 
+class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which part of a trial this is: number `index` of `of`; `selected` and the inputs' hash are the whole trial's."""
+
+    index: int
+    of: int
+    selected: list[str]
+    inputs_sha256: str
+
+
+class MergedShard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a part of a merged record comes from: the shard's record by its hash, and the machine it ran on."""
+
+    index: int
+    trial_id: str
+    record_sha256: str
+    started: str
+    environment: dict[str, Any]
+
+
 class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="header"):
     """Everything known before the first row runs, and the rows that must be in the record."""
 
@@ -98,6 +122,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", 
     environment: dict[str, Any]
     command: list[str]
     profile: str = "default"
+    shard: Shard | None = None
+    merged: list[MergedShard] = []
 
 
 class Footer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="footer"):

@@ -65,7 +65,9 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
         "badge.svg": badge_svg(badge),
     }
     for name, page in pages.items():
-        (directory / name).write_text(page, encoding="utf-8")
+        whole = directory / f".{name}"
+        whole.write_text(page, encoding="utf-8")
+        whole.replace(directory / name)
     return directory / SCORECARD
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import pynvml
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 _DEVICE_FILES = "nvidia[0-9]*"
-_confined: list[list[int]] = []
 
 
 class DeviceUnusable(Exception):
@@ -53,29 +53,44 @@ class Gpu(msgspec.Struct, frozen=True):
     processes: list[GpuProcess]
 
 
-def confine(indices: Sequence[int]) -> None:
-    """Let this process and what it starts see only these devices, renumbered from 0; none is a machine without one.
-
-    For matrices of planted faults, which share a machine; a trial of an engine never does this.
-    """
-    uuids = [device.uuid for device in gpus() if device.index in indices]
-    _confined[:] = [list(indices)]
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
-
-
 def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
-    """All NVIDIA devices visible to the operating system; empty on a machine without one.
+    """The NVIDIA devices of this machine, in CUDA's order; empty on a machine without one.
+
+    Where `CUDA_VISIBLE_DEVICES` is set, those it names: place 0 is then what an engine calls `cuda:0`.
 
     Raises:
-        DeviceUnusable: device files exist but NVML cannot be used, or lists none.
+        DeviceUnusable: device files exist but NVML cannot be used, or lists none, or every device is hidden.
     """
-    if _confined == [[]]:
-        return []
+    found = _all_gpus(dev)
+    names = _visible_names()
+    if names is None or not found:
+        return found
+    named = [_named(name, found) for name in names]
+    if not named:
+        raise DeviceUnusable("CUDA_VISIBLE_DEVICES hides every device; --rehearse tries the CPU path")
+    return named
+
+
+def _visible_names() -> list[str] | None:
+    named = os.environ.get(VISIBLE)
+    return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def _named(name: str, devices: Sequence[Gpu]) -> Gpu:
+    """The device that CUDA means by this name: its place, or the beginning of its UUID."""
+    if name.isdecimal() and int(name) < len(devices):
+        return devices[int(name)]
+    matching = [device for device in devices if device.uuid.startswith(name)]
+    if len(matching) != 1:
+        raise DeviceUnusable(f"CUDA_VISIBLE_DEVICES names {name!r}, which NVML does not list")
+    return matching[0]
+
+
+def _all_gpus(dev: Path) -> list[Gpu]:
     files = sorted(path.name for path in dev.glob(_DEVICE_FILES))
     try:
         with _session():
-            seen = _confined[0] if _confined else range(pynvml.nvmlDeviceGetCount())
-            found = [_describe(index) for index, _ in enumerate(seen)]
+            found = [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         if files:
             raise DeviceUnusable(f"{', '.join(files)} present, NVML says {error}") from error
@@ -86,7 +101,7 @@ def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
 
 
 def memory_in_use(index: int) -> int:
-    """Bytes in use on the whole device, reserved ones left out (NVML memory v2)."""
+    """Bytes in use on the whole device at this place of CUDA's, reserved ones left out (NVML memory v2)."""
     with _session():
         handle = _handle(index)
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
@@ -107,6 +122,20 @@ def utilisation(index: int) -> int:
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
+def _handle(index: int) -> Any:
+    """NVML's handle of `cuda:index`; NVML itself knows nothing of `CUDA_VISIBLE_DEVICES`."""
+    names = _visible_names()
+    name = str(index) if names is None else names[index]
+    return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else _by_uuid(name)
+
+
+def _by_uuid(name: str) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(name)
+    except pynvml.NVMLError as error:
+        raise DeviceUnusable(f"CUDA_VISIBLE_DEVICES names {name!r}: {error}") from error
+
+
 @contextmanager
 def _session() -> Iterator[None]:
     pynvml.nvmlInit()
@@ -116,12 +145,8 @@ def _session() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
-def _handle(index: int) -> Any:
-    return pynvml.nvmlDeviceGetHandleByIndex(_confined[0][index] if _confined else index)
-
-
 def _describe(index: int) -> Gpu:
-    handle = _handle(index)
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     version = int(pynvml.nvmlSystemGetCudaDriverVersion())
     return Gpu(

@@ -10,6 +10,7 @@ from conformance.protocol.failures import (
     DriverNotStarted,
     EngineRefused,
 )
+from conformance.protocol.messages import Capability, DeviceOpen, Handle
 from conformance.protocol.tensors import BrokenTensor
 from conformance.record import RowResult
 from conformance.trial.stand import AnswerFellShort, NotTried, Stand
@@ -50,10 +51,26 @@ def observe_start(stand: Stand) -> None:
 
 
 def observe_survival(stand: Stand) -> None:
-    """An engine that died after its last answer died of this row."""
+    """An engine that died after its last answer, or whose device no longer answers, came to it in this row."""
     death = stand.engine.died_since_last_call()
     if death is not None:
         _observe_broken_driver(stand, death, f"between rows: {death}")
+    elif stand.plan.gpu and stand.engine.alive and Capability.DEVICE in stand.engine.info.capabilities:
+        _observe_device(stand)
+
+
+def _observe_device(stand: Stand) -> None:
+    """A lost CUDA context fails every later call of its process: the next row gets a new one."""
+    engine = stand.engine
+    try:
+        device = engine.call("device.open", DeviceOpen(stand.plan.device_index)).handle
+        engine.call("device.synchronize", Handle(device))
+        engine.call("device.close", Handle(device))
+    except EngineRefused as refusal:
+        engine.kill()
+        _observe(stand, Failed(name=ENGINE, how="lost its device", detail=str(refusal)))
+    except DriverFailure as failure:
+        _observe_broken_driver(stand, failure, f"between rows: {failure}")
 
 
 def _observe_broken_driver(stand: Stand, failure: DriverFailure, detail: str) -> None:

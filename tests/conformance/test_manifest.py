@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.manifest import BrokenManifest, UnknownEngine, known_engines, load_manifest
+from conformance.manifest import (
+    BrokenManifest,
+    EngineNotInstalled,
+    UnknownEngine,
+    known_engines,
+    load_manifest,
+    require_installed,
+)
 
 MINIMAL = '[engine]\nname = "x"\n'
 
@@ -68,3 +75,13 @@ def test_what_is_filled_in_is_never_filled_again(tmp_path_factory, prompt, token
     filled = loaded.filled(["{prompt}", "{max_tokens}"], prompt="{max_tokens}{python}" + prompt, max_tokens=str(tokens))
 
     assert filled == ["{max_tokens}{python}" + prompt, str(tokens)]
+
+
+def test_an_engine_that_is_not_installed_is_named_with_what_to_install(tmp_path):
+    loaded = load(tmp_path, MINIMAL + 'requires = ["json", "no_such_module.inner"]\nextra = "mlx"\n')
+
+    with pytest.raises(EngineNotInstalled) as missing:
+        require_installed(loaded)
+
+    assert "no module 'no_such_module.inner'" in str(missing.value)
+    assert "falsify-inference[mlx]" in str(missing.value)

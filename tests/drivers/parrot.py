@@ -39,10 +39,18 @@ class Adapter:
         return m.ErrorData(m.ErrorKind.INVALID_ARGUMENT, "Refused") if isinstance(error, Refused) else None
 
     def device_open(self, params):
+        self.needs_context()
         return m.DeviceOpened(1, DEVICES)
+
+    def device_synchronize(self, params):
+        return None
 
     def device_close(self, params):
         return None
+
+    def needs_context(self):
+        if getattr(self, "context_lost", False):
+            raise Refused("unspecified launch failure")
 
     if WAY != "claims_what_it_lacks":
 
@@ -61,6 +69,8 @@ class Adapter:
         return None
 
     def generate(self, params):
+        if not spoil("loses_context_at_last"):
+            self.needs_context()
         if params.prompt == "" or params.prompt_ids == []:
             self.misbehave()
             raise Refused("an empty prompt")
@@ -85,6 +95,7 @@ class Adapter:
 
     def misbehave(self):
         os.write(2, b"last words\n")
+        self.context_lost = spoil("loses_context", "loses_context_at_last")
         if spoil("segfaults"):
             ctypes.string_at(0)
         if spoil("exits"):

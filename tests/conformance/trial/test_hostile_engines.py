@@ -156,6 +156,36 @@ def test_on_a_gpu_machine_the_row_of_the_start_is_falsified_itself(trial, tmp_pa
     assert finished.record.header.rehearsal is False
 
 
+def test_a_rehearsal_that_is_asked_for_uses_no_device(trial, tmp_path, monkeypatch):
+    monkeypatch.setattr("conformance.trial.runner.gpus", lambda: [a_gpu()])
+
+    finished = trial(write_manifest(tmp_path), DEVICE, rehearse=True)
+
+    assert finished.record.header.rehearsal is True
+    assert rows_of(finished)[DEVICE].rehearsed is Rehearsed.SURVIVED
+    assert "--rehearse" in rows_of(finished)[DEVICE].reproduce
+
+
+@pytest.mark.parametrize(
+    ("way", "how"),
+    [
+        ("loses_context", "refused: generate was refused"),
+        ("loses_context_at_last", "lost its device: device.open was refused"),
+    ],
+)
+def test_a_lost_context_is_the_finding_of_its_row_and_the_next_gets_a_new_process(
+    trial, tmp_path, monkeypatch, way, how
+):
+    monkeypatch.setattr("conformance.trial.runner.gpus", lambda: [a_gpu()])
+
+    healthy = rows_of(trial(write_manifest(tmp_path), EMPTY, ONE_TOKEN))
+    lost = rows_of(trial(write_manifest(tmp_path, way), EMPTY, ONE_TOKEN))
+
+    assert lost[EMPTY].verdict is Verdict.FALSIFIED
+    assert how in lost[EMPTY].reason
+    assert lost[ONE_TOKEN].observations == healthy[ONE_TOKEN].observations
+
+
 def test_an_engine_that_never_starts_is_not_waited_for_row_after_row(trial, tmp_path):
     tries = tmp_path / "tries"
     code = "import sys; open(sys.argv[1], 'a').write('x')"
