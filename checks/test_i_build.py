@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from checks.support.building import built_engine, installed, required, resolved_roles, workshop
-from checks.support.devices import visible_gpus
 from checks.support.documentation import documented_items, engine_packages, public_items, require_tool, warnings_in
 from checks.support.planting import plant_broken_import, plant_broken_test, plant_lint_violation
 from checks.support.quality import first_golden, loaded_model
 from checks.support.tensors import bits_of, write_safetensors
+from conformance.probes.nvml import gpus
 from conformance.protocol.messages import Empty, Generate, LoadFile, Logits
 from conformance.sources.unsafe import scan_python, scan_rust
 from conformance.trial.stand import NotTried, Stand
@@ -28,7 +28,7 @@ def test_f_build_001(stand: Stand) -> None:
     stand.equal("starts", expected=stand.manifest.manifest.engine.name, observed=engine.info.name)
     if stand.needs_gpu("has_cuda"):
         listed = engine.call("device.list", Empty()).devices
-        stand.equal("has_cuda", expected=len(visible_gpus(stand)), observed=len(listed))
+        stand.equal("has_cuda", expected=len(gpus()), observed=len(listed))
 
 
 def test_f_build_002(stand: Stand) -> None:

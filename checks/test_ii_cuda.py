@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 
-from checks.support.devices import devices_seen_with, growth_over, nvml_of, small_product, visible_gpus, witness_memory
+from checks.support.devices import devices_seen_with, growth_over, nvml_of, small_product, witness_memory
 from checks.support.misuse import observe_closed_devices
 from checks.support.tensors import host_tensor
+from conformance.probes.nvml import gpus
 from conformance.protocol.failures import EngineRefused
 from conformance.protocol.messages import (
     Allocate,
@@ -36,7 +37,7 @@ def test_f_cuda_011(stand: Stand) -> None:
 
 
 def test_f_cuda_012(stand: Stand) -> None:
-    count = len(visible_gpus(stand))
+    count = len(gpus())
     for index in (99, -1):
         try:
             stand.engine.call("device.open", DeviceOpen(index))
@@ -68,7 +69,7 @@ def test_f_cuda_014(stand: Stand) -> None:
 
 
 def test_f_cuda_015(stand: Stand) -> None:
-    devices = visible_gpus(stand)
+    devices = gpus()
     listed = stand.engine.call("device.list", Empty()).devices
     stand.equal("count", expected=len(devices), observed=len(listed))
     stand.equal("indices", expected=list(range(len(devices))), observed=[device.index for device in listed])

@@ -36,9 +36,9 @@ def severity(  # noqa: PLR0917  one parameter an option
     workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Trials at a time.")] = 2,
     shard: Annotated[str, typer.Option(metavar="I/N", help="Every N-th fault, beginning with the I-th.")] = "",
     limit: Annotated[float, typer.Option(min=1.0, help="Seconds that the trial of one fault may take.")] = 600.0,
-    rehearse: Annotated[
-        bool, typer.Option("--rehearse", help="Hide all GPUs and rehearse on the CPU, also where there are some.")
-    ] = False,
+    devices: Annotated[
+        str, typer.Option(help="GPUs to use, by NVML's number: `1`, `0,1`, or `none` to rehearse beside them.")
+    ] = "",
     joined: Annotated[
         list[Path] | None,
         typer.Option("--join", metavar="DIR", help="Run nothing: judge what lies in these; --out names the JSON file."),
@@ -51,20 +51,21 @@ def severity(  # noqa: PLR0917  one parameter an option
     Examples:  falsify severity   |   falsify severity --fault qkv-bias-dropped   |   falsify severity --full
     """
     from conformance.faults.planting import known_faults  # noqa: PLC0415
-    from conformance.faults.running import chosen_faults, join, rehearsing, run_and_write, shard_of  # noqa: PLC0415
+    from conformance.faults.running import chosen_faults, confined, join, run_and_write, shard_of  # noqa: PLC0415
 
     if joined:
         _end(or_usage(lambda: join(joined, known_faults(fault_module), out)), out)
-    gpu = not or_usage(lambda: rehearsing(asked=rehearse))
-    known = known_faults(fault_module)
-    chosen = or_usage(lambda: shard_of(chosen_faults(known, fault or [], area or [], machine, gpu=gpu), shard))
+    or_usage(lambda: confined(devices))
+    chosen = or_usage(
+        lambda: shard_of(chosen_faults(known_faults(fault_module), fault or [], area or [], machine), shard)
+    )
     if listing:
         for one in chosen:
             typer.echo(f"{one.name}\t{one.area}\t{one.machine}\t{one.what}")
         return
     out.mkdir(parents=True, exist_ok=True)
     _end(
-        run_and_write(chosen, out, fault_module, full=full, workers=workers, limit_s=limit, say=_said, gpu=gpu),
+        run_and_write(chosen, out, fault_module, full=full, workers=workers, limit_s=limit, say=_said),
         out / "severity.json",
     )
 

@@ -17,11 +17,6 @@ from conformance.trial.launching import launch_of
 from conformance.trial.stand import Stand
 
 
-def visible_gpus(stand: Stand) -> list[Gpu]:
-    """The devices that an engine should list: NVML's, or none in a rehearsal, whose engine sees none."""
-    return gpus() if stand.gpu else []
-
-
 def nvml_of(stand: Stand, info: DeviceInfo) -> Gpu:
     """NVML's entry for the same PCI device; the device of the trial where the engine names none."""
     found = [device for device in gpus() if info.pci_bus_id and _same_bus(device.pci_bus_id, info.pci_bus_id)]

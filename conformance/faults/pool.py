@@ -24,6 +24,7 @@ from conformance.corpus.models import ModelUnderTrial, resolve_model
 from conformance.faults.ledger import HEALTHY
 from conformance.faults.planting import Fault
 from conformance.faults.trying import Tried, told_by, try_fault
+from conformance.probes.nvml import gpus
 from conformance.record import ModelIdentity
 from conformance.trial.inventory import inventory
 from conformance.trial.plan import Plan
@@ -41,17 +42,13 @@ class Task(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Bench:
-    """What all trials share: the faults by name, their file outside the project, where to run, and the limits.
-
-    With `gpu` trials are real ones; without they are rehearsals.
-    """
+    """What all trials share: the faults by name, their file outside the project, where to run, and the limits."""
 
     faults: dict[str, Fault]
     module: Path | None
     out: Path
     workers: int
     say: Callable[[str], None]
-    gpu: bool
     limit_s: float = 600.0
 
 
@@ -102,14 +99,14 @@ class Trials:
         planted = self._bench.faults.get(task.fault)
         smoked = task.smoked and (planted is None or planted.edit is None)
         try:
-            plan = _plan(directory, self._model, task.rows, gpu=self._bench.gpu)
+            plan = _plan(directory, self._model, task.rows)
             tried = try_fault(planted, self._bench.module, plan, task.rows, smoked=smoked)
             (directory / "tried.json").write_bytes(msgspec.json.encode(tried))
         except Exception:  # noqa: BLE001  the matrix goes on without it, and says why
             (directory / "lost.txt").write_text(traceback.format_exc(), encoding="utf-8")
 
 
-def _plan(directory: Path, model: ModelUnderTrial, rows: list[str], *, gpu: bool) -> Plan:
+def _plan(directory: Path, model: ModelUnderTrial, rows: list[str]) -> Plan:
     return Plan(
         run_dir=str(directory),
         engine="reference",
@@ -119,7 +116,7 @@ def _plan(directory: Path, model: ModelUnderTrial, rows: list[str], *, gpu: bool
         rows=rows,
         seed=0,
         shuffle=False,
-        gpu=gpu,
+        gpu=bool(gpus()),
         is_reference=True,
         reproduce="falsify severity",
     )

@@ -13,6 +13,14 @@ class BadShard(Exception):
         super().__init__(f"shard {text!r}: I/N with 1 <= I <= N, as 2/3")
 
 
+class BadDevices(Exception):
+    """Not numbers of GPUs."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        super().__init__(f"devices {text!r}: numbers with commas between, or none")
+
+
 class BrokenLedger(Exception):
     """A file among the trials that is none."""
 

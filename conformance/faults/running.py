@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -14,18 +13,16 @@ from conformance.faults.ledger import HEALTHY, Entry, Ledger, ground_sha256, row
 from conformance.faults.matrix import Matrix, alarmed, healthy_results, judged, rows_for, surprising
 from conformance.faults.planting import Fault, UnknownFault
 from conformance.faults.pool import Bench, Task, Trials
-from conformance.faults.problems import BadShard
+from conformance.faults.problems import BadDevices, BadShard
 from conformance.faults.trying import Tried
-from conformance.probes.nvml import VISIBLE, gpus
+from conformance.probes.nvml import confine, gpus
 from conformance.revision import revision
 from reports.severity import severity_page
 
 TRIED = "tried"
 
 
-def chosen_faults(
-    known: Mapping[str, Fault], names: Sequence[str], areas: Sequence[str], machine: str, *, gpu: bool
-) -> list[Fault]:
+def chosen_faults(known: Mapping[str, Fault], names: Sequence[str], areas: Sequence[str], machine: str) -> list[Fault]:
     """The faults that are asked for, of those that this machine can show.
 
     Raises:
@@ -37,7 +34,7 @@ def chosen_faults(
     for area in areas:
         if area not in {planted.area for planted in known.values()}:
             raise UnknownFault(area)
-    shown = {machine} if machine else {"cpu", "gpu"} if gpu else {"cpu"}
+    shown = {machine} if machine else {"cpu", "gpu"} if gpus() else {"cpu"}
     chosen = [
         planted
         for planted in known.values()
@@ -62,11 +59,18 @@ def shard_of(faults: Sequence[Fault], shard: str) -> list[Fault]:
     return list(faults[int(first) - 1 :: int(count)])
 
 
-def rehearsing(*, asked: bool) -> bool:
-    """Whether trials rehearse on the CPU: asked for, or without a GPU. Engines then see none."""
-    if asked:
-        os.environ[VISIBLE] = ""
-    return asked or not gpus()
+def confined(devices: str) -> None:
+    """Use only these GPUs: numbers with commas between, or `none`; empty: all.
+
+    Raises:
+        BadDevices: it is neither.
+    """
+    if not devices:
+        return
+    numbers = [] if devices == "none" else devices.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise BadDevices(devices)
+    confine([int(number) for number in numbers])
 
 
 def run_and_write(
@@ -78,7 +82,6 @@ def run_and_write(
     workers: int,
     limit_s: float,
     say: Callable[[str], None],
-    gpu: bool,
 ) -> Matrix:
     """Try what was not tried yet with these sources, and leave `severity.json` and `severity.html` in `out`.
 
@@ -86,7 +89,7 @@ def run_and_write(
     """
     ledger = Ledger(out.resolve() / TRIED)
     known = {planted.name: planted for planted in faults}
-    bench = Bench(known, module, out.resolve() / "trials", workers, say, gpu, limit_s)
+    bench = Bench(known, module, out.resolve() / "trials", workers, say, limit_s)
     for matrix in Campaign(ledger, bench).run(full=full):
         write_matrix(matrix, out)
     matrix = judged(ledger.entries, known)
@@ -123,7 +126,7 @@ class Campaign:
         self._ledger = ledger
         self._bench = bench
         self._trials = Trials(bench)
-        self._gpu = bench.gpu
+        self._gpu = bool(gpus())
         self._machine = "gpu" if self._gpu else "cpu"
         self._device = gpus()[0].name if self._gpu else cpu_model()
         self._revision = revision().name

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,34 +62,40 @@ def healthy_rows(*, full: bool) -> list[str]:
     return [row.id for row in catalogue.rows if row.id in written and row.section != "build" and row.id != "F-ERR-095"]
 
 
-def run_healthy(bench: Bench, out: Path, *, full: bool, names: Sequence[str] = ()) -> Survivals:
+def run_healthy(
+    out: Path, *, full: bool, workers: int, limit_s: float, say: Callable[[str], None], names: Sequence[str] = ()
+) -> Survivals:
     """Try every healthy variant, or those named, and keep `healthy.json` in `out` up to date."""
     rows = healthy_rows(full=full)
+    devices = gpus()
     found = Survivals(
-        machine="gpu" if bench.gpu else "cpu",
-        device=gpus()[0].name if bench.gpu else cpu_model(),
+        machine="gpu" if devices else "cpu",
+        device=devices[0].name if devices else cpu_model(),
         revision=revision().name,
         variants=[],
     )
-    for survival in _survivals(bench, rows, names):
+    for survival in _survivals(out.resolve(), rows, workers, limit_s, say, names):
         found = msgspec.structs.replace(found, variants=[*found.variants, survival])
         write_whole(out / "healthy.json", msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     return found
 
 
-def _survivals(bench: Bench, rows: list[str], names: Sequence[str]) -> Iterator[Survival]:
-    known = bench.faults
+def _survivals(
+    out: Path, rows: list[str], workers: int, limit_s: float, say: Callable[[str], None], names: Sequence[str]
+) -> Iterator[Survival]:
+    out.mkdir(parents=True, exist_ok=True)
+    known = known_faults(_MODULE)
+    bench = Bench(known, _MODULE, out / "process", workers, say, limit_s)
     for task, tried in Trials(bench).run([Task(name, rows) for name in known if not names or name in names]):
         yield _survival(task.fault, known[task.fault].what, tried, witnessed=True)
     shipped = resolve_model(None)
     for name, make in CHECKPOINTS.items():
         if names and name not in names:
             continue
-        place = bench.out / name
-        place.mkdir(parents=True)
+        place = out / name
+        place.mkdir()
         model = replace(shipped, directory=make(shipped.directory, place / "checkpoint"))
         ((_, tried),) = Trials(replace(bench, faults={}, module=None), model).run([Task("", rows)])
-        shutil.rmtree(place)
         yield _survival(name, "a checkpoint", tried, witnessed=False)
 
 
@@ -111,7 +116,7 @@ def _said(line: str) -> None:
 
 def main() -> None:
     """Try all variants and say what failed them."""
-    from conformance.faults.running import rehearsing
+    from conformance.faults.running import confined
 
     parser = argparse.ArgumentParser(description="Healthy variants: no row may fail one.")
     parser.add_argument("out", type=Path)
@@ -119,13 +124,13 @@ def main() -> None:
     parser.add_argument("--variant", action="append", default=[], help="this variant; repeatable")
     parser.add_argument("-n", "--workers", type=int, default=2)
     parser.add_argument("--limit", type=float, default=600.0, help="seconds a variant may take")
-    parser.add_argument("--rehearse", action="store_true", help="hide all GPUs")
+    parser.add_argument("--devices", default="", help="GPUs to use, as in `falsify severity`")
     given = parser.parse_args()
-    gpu = not rehearsing(asked=given.rehearse)
-    given.out.mkdir(parents=True, exist_ok=True)
-    known = known_faults(_MODULE)
-    bench = Bench(known, _MODULE, given.out.resolve() / "trials", given.workers, _said, gpu, given.limit)
-    survivals = run_healthy(bench, given.out, full=given.full, names=given.variant)
+    confined(given.devices)
+    survivals = run_healthy(
+        given.out, full=given.full, workers=given.workers, limit_s=given.limit, names=given.variant,
+        say=_said,
+    )  # fmt: skip
     for one in survivals.variants:
         sys.stdout.write(f"{one.variant}: {one.decided} rows, ran {one.ran}, failed {one.failed}, {one.seconds} s\n")
     sys.exit(any(one.failed or not one.ran for one in survivals.variants))

@@ -48,14 +48,14 @@ def test_what_was_asked_for_wrongly_ends_with_2(tmp_path):
     (tmp_path / "tried").mkdir()
     (tmp_path / "tried" / "00000-cpu-x.json").write_text("no trial")
     joining = ["--join", tmp_path, "--out", tmp_path / "j"]
-    for arguments in (["--shard", "3/2"], ["--fault", "no-such"], joining):
+    for arguments in (["--shard", "3/2"], ["--fault", "no-such"], ["--devices", "first"], joining):
         ended = severity(*arguments)
         assert ended.returncode == 2, arguments
         assert len(ended.stderr.splitlines()) == 1
 
 
 def test_shards_are_all_faults_once():
-    faults = chosen_faults(known_faults(), [], [], "cpu", gpu=False)
+    faults = chosen_faults(known_faults(), [], [], "cpu")
 
     parts = [shard_of(faults, f"{number}/5") for number in range(1, 6)]
 
@@ -68,7 +68,7 @@ def test_shards_are_all_faults_once():
 
 def test_a_trial_over_its_limit_is_ended_and_counts_for_what_it_had_finished(tmp_path):
     said = []
-    bench = Bench(known_faults(OUTSIDE), OUTSIDE, tmp_path, 1, said.append, gpu=False, limit_s=0.2)
+    bench = Bench(known_faults(OUTSIDE), OUTSIDE, tmp_path, 1, said.append, limit_s=0.2)
 
     ((task, tried),) = Trials(bench).run([Task("nothing-is-wrong", ["F-PARSE-041"])])
 
