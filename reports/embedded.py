@@ -8,7 +8,7 @@ import re
 import zlib
 from pathlib import Path
 
-from conformance.record import BrokenRecord, Record, encode_line
+from conformance.record import BrokenRecord, Line, Record, encode_line
 
 MEDIA_TYPE = "application/gzip"
 _GZIP, _LEVEL = 31, 9
@@ -18,7 +18,7 @@ _LINK = re.compile(rb'id="record"[^>]*href="data:application/gzip;base64,([A-Za-
 
 def record_bytes(record: Record) -> bytes:
     """The record as the lines of its file."""
-    lines = [record.header, *record.rows, *([record.footer] if record.footer else [])]
+    lines: list[Line] = [record.header, *record.rows, *([record.footer] if record.footer else [])]
     return b"".join(map(encode_line, lines))
 
 
