@@ -56,12 +56,6 @@ RUN_ELSEWHERE = {
     "falsify run --shard 1/2 --out part-1": "tests/conformance/trial/test_merging.py, with another engine",
     "falsify run --shard 2/2 --out part-2": "tests/conformance/trial/test_merging.py, with another engine",
     "falsify merge part-1/latest part-2/latest": "tests/conformance/trial/test_merging.py",
-    "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
-    "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
-    "falsify run --engine docs/examples/rust/rust.toml --section parse": (
-        "tests/conformance/engines/test_rust_example.py runs rows of it"
-    ),
-    "falsify smoke --engine docs/examples/rust/rust.toml": "tests/conformance/engines/test_rust_example.py",
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
     "falsify gate falsify-run/latest --gate gate.toml": "tests/conformance/test_cli_records.py",
