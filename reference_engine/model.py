@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -106,7 +107,8 @@ class SafeTensorsCudaModel:
             config = read_config(checkpoint.side_files)
 
             def meanwhile(weights: Weights) -> AbstractContextManager[None]:
-                return warming_up(cls(config, weights, device, decoder), id_limit)
+                # A record of its own: nobody shall take what has not arrived for what was loaded.
+                return warming_up(cls(config, replace(weights), device, decoder), id_limit)
 
             return cls(config, load_weights(checkpoint, config, device, dtype, meanwhile), device, decoder)
 
