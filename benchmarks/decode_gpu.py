@@ -29,6 +29,7 @@ READ_BYTES = 4 << 30
 BOUND = {"F32": 5e-4, "BF16": 1.0}
 STEPS = 96
 CONTEXTS = (256, 4096)
+KERNELS = {"embed", "project", "attend", "combine", "gate_up", "head", "choose"}
 TILES = ("qkv", "out", "gate_up", "down", "head")
 
 
@@ -91,17 +92,41 @@ class Bench:
         return sorted(turns)[2] / STEPS
 
     def profile(self, plan: Plan) -> list[dict[str, Any]]:
-        """Microseconds of each kernel in one step, from ten."""
+        """Time by kernel in one step, the mean of ten, beside the bytes that it must move.
+
+        With dependent launch a kernel's time begins while the one before it ends, so that the sum exceeds the step.
+        """
+        steps, weights = 10, self.model.weights
         with self.decoder(plan).begin(self.model, self.prompt, 400, None) as decoding, torch.inference_mode():
             decoding.feed(7)
             decoding.greedy(8)
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
-                decoding.greedy(10)
-        events = [event for event in found.key_averages() if event.device_time_total]
-        return [
-            {"kernel": event.key, "count": event.count / 10, "us_a_step": event.device_time_total / 10}
-            for event in sorted(events, key=lambda event: -event.device_time_total)
-        ]
+                decoding.greedy(steps)
+            position = decoding.position
+        layer = ("qkv", "attend", "combine", "out", "gate_up", "down")
+        order = ("embed", *layer * len(weights.layers), "head", "choose")
+        kernels = sorted(
+            (event for event in found.events() if "CUDA" in str(event.device_type) and event.name in KERNELS),
+            key=lambda event: event.time_range.start,
+        )
+        assert len(kernels) == steps * len(order), f"{len(kernels)} kernels in {steps} steps"
+        times = dict.fromkeys(order, 0.0)
+        for event, name in zip(kernels, order * steps, strict=True):
+            times[name] += event.time_range.elapsed_us() / steps
+        config = self.model.config
+        pair = 2 * config.num_kv_heads * config.head_dim * weights.dtype.itemsize
+        first = weights.layers[0]
+        moved = {
+            "qkv": first.qkv.nbytes, "attend": pair * position, "out": first.attention_out.nbytes,
+            "gate_up": first.gate_up.nbytes, "down": first.down.nbytes,
+        }  # fmt: skip
+        rows = []
+        for name, us in times.items():
+            count = order.count(name)
+            nbytes = count * moved.get(name, 0) if name != "head" else weights.lm_head.nbytes
+            share = nbytes / us / 1e-6 / self.limit
+            rows.append({"kernel": name, "count": count, "us": us, "bytes": nbytes, "share_of_read_rate": share})
+        return rows
 
 
 def _timed(device: Device, work: Callable[[], object]) -> float:
