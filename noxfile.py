@@ -41,11 +41,11 @@ def falsify(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad"])
+@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad", "llama-cpp"])
 def engine(session: nox.Session, extra: str) -> None:
     """Install one foreign engine and try its adapter: `nox -s "engine(extra='tinygrad')" -- --section parse`."""
     install(session, "--editable", f".[{extra}]")
-    name = {"golden": "transformers", "runai": "runai-model-streamer"}.get(extra, extra)
+    name = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}.get(extra, extra)
     session.run("falsify", "smoke", "--engine", name)
     run_and_exit(session, "falsify", "run", "--engine", name, *session.posargs)
 

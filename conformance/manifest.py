@@ -112,7 +112,11 @@ class CliTable(_Table, frozen=True):
 
 
 class Manifest(_Table, frozen=True):
-    """Everything the harness knows about an engine before it is started."""
+    """Everything the harness knows about an engine before it is started.
+
+    `untested` maps a row or a section's key to the reason why it makes no sense for this engine: its rows are UNTESTED
+    with it, which is never a pass.
+    """
 
     engine: EngineTable
     driver: DriverTable | None = None
@@ -123,6 +127,7 @@ class Manifest(_Table, frozen=True):
     docs: CommandTable | None = None
     tests: CommandTable | None = None
     cli: CliTable | None = None
+    untested: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
 
 class LoadedManifest(msgspec.Struct, frozen=True):

@@ -115,9 +115,10 @@ def plan_trial(options: Options) -> Ready:
     if options.require_gpu and not devices:
         raise GpuRequired
     model = resolve_model(options.model)
-    plan = _plan(options, manifest, model, [row.id for row in chosen if row.id in written], bool(devices))
-    absent = {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
-    absent |= {row.id: NOT_WRITTEN for row in chosen if row.id not in written}
+    absent = {row.id: NOT_WRITTEN for row in catalogue.rows if row.id not in written}
+    absent |= _left_out(manifest, catalogue)
+    absent |= {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
+    plan = _plan(options, manifest, model, [row.id for row in chosen if row.id not in absent], bool(devices))
     header = _header(options, plan, manifest, catalogue, devices)
     inputs = inputs_of(header, manifest, model.goldens_directory, shuffle=options.shuffle).sha256
     if options.part is not None:
@@ -268,6 +269,15 @@ def _plan(
         profile=options.profile,
         peer=str(load_manifest(options.peer).path) if options.peer else DEFAULT_PEER,
     )
+
+
+def _left_out(loaded: LoadedManifest, catalogue: Catalogue) -> dict[str, str]:
+    """Rows that the manifest says make no sense for its engine, with its reason."""
+    reasons = loaded.manifest.untested
+    if unknown := set(reasons) - {row.id for row in catalogue.rows} - {row.section for row in catalogue.rows}:
+        raise BrokenManifest(loaded.path, f"[untested] names {min(unknown)!r}, neither a row nor a section")
+    told = {row.id: reasons.get(row.id, reasons.get(row.section)) for row in catalogue.rows}
+    return {row_id: f"the manifest says: {reason}" for row_id, reason in told.items() if reason}
 
 
 def _reproduce(options: Options) -> str:
