@@ -89,13 +89,13 @@ def _seen(row: Row, evidence: Committed) -> str:
 
 def _kills(row: Row, evidence: Committed) -> str:
     title = "## Faults that kill it"
-    if evidence.kills is None:
+    if evidence.severity is None:
         return f"{title}\n\nNot shown: no kill matrix is committed with this version."
     killers = evidence.killers(row.id)
     if not killers:
         return f"{title}\n\nNone of the planted faults of the committed kill matrix; its own controls stand for it."
-    lines = [[code(kill.fault), kill.what, kill.machine] for kill in killers]
-    return f"{title}\n\n{table(['planted fault', 'what is wrong', 'machine'], lines)}"
+    lines = [[code(fault.fault), fault.what, how, fault.seen_in or fault.machine] for fault, how in killers]
+    return f"{title}\n\n{table(['planted fault', 'what is wrong', 'how the row saw it', 'where'], lines)}"
 
 
 def _reproduce(row: Row, root: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from conformance.record import Finding, Record, RowResult, read_record
-from reports.tables import Kill, read_kills
+from reports.kills import Planted, Severity, read_severity
 
 TRIAL = Path("docs") / "results" / "h100" / "record.jsonl"
 SEVERITY = Path("docs") / "results" / "severity.json"
@@ -33,7 +33,7 @@ class Committed(msgspec.Struct, frozen=True):
     """The committed trial, and the planted faults of the committed kill matrix; None where there is no matrix."""
 
     record: Record
-    kills: tuple[Kill, ...] | None
+    severity: Severity | None
 
     def row(self, row_id: str) -> RowResult | None:
         """The row's line in the trial."""
@@ -47,16 +47,17 @@ class Committed(msgspec.Struct, frozen=True):
         groups = {name: list(group) for name, group in groupby(findings, key=_stem)}
         return [_told(name, groups[name]) for name in order]
 
-    def killers(self, row_id: str) -> list[Kill]:
-        """The planted faults that this row must see, and saw."""
-        return [kill for kill in self.kills or () if row_id in kill.specific]
+    def killers(self, row_id: str) -> list[tuple[Planted, str]]:
+        """The planted faults that prove this row, each with how it was seen: falsified, warning, or in rehearsal."""
+        faults = self.severity.faults if self.severity else ()
+        return [(fault, kill.how) for fault in faults for kill in fault.proofs if kill.row == row_id]
 
 
 @cache
 def committed(root: Path) -> Committed:
     """The committed records of a project."""
     severity = root / SEVERITY
-    return Committed(read_record(root / TRIAL), read_kills(severity) if severity.is_file() else None)
+    return Committed(read_record(root / TRIAL), read_severity(severity) if severity.is_file() else None)
 
 
 def _stem(finding: Finding) -> str:
