@@ -180,11 +180,14 @@ class Decoder:
         state, self._idle = self._idle, None
         if state is not None and state.fits(capacity, id_limit):
             return state
-        # Given back before the larger one is asked for, so that the two never exist together.
-        del state
+        if state is not None:
+            # Given back before the larger one is asked for, so that the two never exist together.
+            state = None
+            model.device.trim()
         most = max(capacity, model.config.max_positions)
+        step = max(self.first_bucket, self.bucket(capacity, most) // 8)
         graphs = StepGraphs(model.device) if self.graphs else None
-        return DecodeState(model, self.bucket(capacity, most), id_limit, graphs)
+        return DecodeState(model, min(-(-capacity // step) * step, most), id_limit, graphs)
 
     def _keep(self, state: DecodeState) -> None:
         if not state.dropped:
