@@ -15,6 +15,10 @@ nox.needs_version = ">=2024.4.15"
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
 TEST_TOOLS = ("coverage", "jsonschema", "pyarrow", "pyyaml", "setuptools", "wheel")
+ENGINE_OF_EXTRA = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}
+ENGINE_EXTRAS = [
+    *ENGINE_OF_EXTRA, "fastsafetensors", "mlx", "tinygrad", "llama-server", "transformers-serve", "mistralrs",
+]  # fmt: skip
 
 
 def install(session: nox.Session, *packages: str) -> None:
@@ -39,11 +43,11 @@ def falsify(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad", "llama-cpp"])
+@nox.parametrize("extra", ENGINE_EXTRAS)
 def engine(session: nox.Session, extra: str) -> None:
     """Install one foreign engine and try its adapter: `nox -s "engine(extra='tinygrad')" -- --section parse`."""
     install(session, "--editable", f".[{extra}]")
-    name = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}.get(extra, extra)
+    name = ENGINE_OF_EXTRA.get(extra, extra)
     session.run("falsify", "smoke", "--engine", name)
     run_and_exit(session, "falsify", "run", "--engine", name, *session.posargs)
 
