@@ -89,7 +89,8 @@ def run(  # noqa: PLR0917  one parameter an option
 
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
-    from conformance.trial.runner import Options  # noqa: PLC0415  --help must be fast
+    from conformance.probes.nvml import NONE, VISIBLE  # noqa: PLC0415  --help must be fast
+    from conformance.trial.runner import Options  # noqa: PLC0415
     from conformance.trial.sharding import parse_part  # noqa: PLC0415
 
     options = Options(
@@ -111,7 +112,7 @@ def run(  # noqa: PLR0917  one parameter an option
     if rehearse:
         if require_gpu:
             usage("--rehearse and --require-gpu exclude each other")
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ[VISIBLE] = NONE
     if gate and (select or section or shard):
         usage("--gate speaks of a whole record; it does not go with -k, --section or --shard")
     raise typer.Exit(int(_run(options, gate)))

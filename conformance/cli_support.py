@@ -20,6 +20,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     from conformance.corpus.safetensors.export import NotEmpty  # noqa: PLC0415
     from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
     from conformance.faults.planting import UnknownFault  # noqa: PLC0415
+    from conformance.faults.problems import BadDevices, BadShard, BrokenLedger  # noqa: PLC0415
     from conformance.gate.policy import BrokenGate  # noqa: PLC0415
     from conformance.manifest import BrokenManifest, EngineNotInstalled, PortTaken, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
@@ -36,7 +37,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     except (
         UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
         ContentChanged, GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
-        PortTaken,
+        BadDevices, BadShard, BrokenLedger, PortTaken,
     ) as error:  # fmt: skip
         usage(str(error))
     except OSError as error:

@@ -16,6 +16,8 @@ import msgspec
 import pynvml
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NONE = "-1"
+"""What hides every device on purpose; an empty text may be a scheduler's mistake, and is an error."""
 _DEVICE_FILES = "nvidia[0-9]*"
 
 
@@ -53,16 +55,28 @@ class Gpu(msgspec.Struct, frozen=True):
     processes: list[GpuProcess]
 
 
+def confine(indices: Sequence[int]) -> None:
+    """Let this process and what it starts see only these devices, renumbered from 0; none is a machine without one.
+
+    For matrices of planted faults, which share a machine; a trial of an engine never does this.
+    """
+    uuids = [device.uuid for device in gpus() if device.index in indices]
+    os.environ[VISIBLE] = ",".join(uuids) or NONE
+
+
 def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
     """The NVIDIA devices of this machine, in CUDA's order; empty on a machine without one.
 
-    Where `CUDA_VISIBLE_DEVICES` is set, those it names: place 0 is then what an engine calls `cuda:0`.
+    Where `CUDA_VISIBLE_DEVICES` is set, those it names: place 0 is then what an engine calls `cuda:0`. `-1` is CUDA's
+    word for none: a machine without a device.
 
     Raises:
         DeviceUnusable: device files exist but NVML cannot be used, or lists none, or every device is hidden.
     """
-    found = _all_gpus(dev)
     names = _visible_names()
+    if names == [NONE]:
+        return []
+    found = _all_gpus(dev)
     if names is None or not found:
         return found
     named = [_named(name, found) for name in names]
