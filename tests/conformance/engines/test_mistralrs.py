@@ -43,9 +43,8 @@ def test_a_model_that_it_does_not_know_is_refused(tmp_path, architectures):
     shutil.copytree(resolve_model("fixture").directory, copy)
     config = json.loads((copy / "config.json").read_text()) | {"architectures": architectures}
     (copy / "config.json").write_text(json.dumps(config))
-    with Engine(launch(tmp_path)) as engine:
-        with pytest.raises(EngineRefused) as refused:
-            engine.call("model.load", ModelLoad(str(copy), "cpu"))
+    with Engine(launch(tmp_path)) as engine, pytest.raises(EngineRefused) as refused:
+        engine.call("model.load", ModelLoad(str(copy), "cpu"))
 
     assert refused.value.kind is ErrorKind.INVALID_MODEL
     assert "no architecture that the adapter knows" in str(refused.value)
