@@ -17,6 +17,10 @@ PROJECT = nox.project.load_toml(Path(__file__).with_name("pyproject.toml"))
 TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
 SITE_TOOLS = nox.project.dependency_groups(PROJECT, "docs")
 TEST_TOOLS = ("coverage", "jsonschema", "pyarrow", "pyyaml", "setuptools", "wheel")
+ENGINE_OF_EXTRA = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}
+ENGINE_EXTRAS = [
+    *ENGINE_OF_EXTRA, "fastsafetensors", "mlx", "tinygrad", "llama-server", "transformers-serve", "mistralrs",
+]  # fmt: skip
 
 
 def install(session: nox.Session, *packages: str) -> None:
@@ -41,11 +45,11 @@ def falsify(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad", "llama-cpp"])
+@nox.parametrize("extra", ENGINE_EXTRAS)
 def engine(session: nox.Session, extra: str) -> None:
     """Install one foreign engine and try its adapter: `nox -s "engine(extra='tinygrad')" -- --section parse`."""
     install(session, "--editable", f".[{extra}]")
-    name = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}.get(extra, extra)
+    name = ENGINE_OF_EXTRA.get(extra, extra)
     session.run("falsify", "smoke", "--engine", name)
     run_and_exit(session, "falsify", "run", "--engine", name, *session.posargs)
 

@@ -22,7 +22,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     from conformance.faults.planting import UnknownFault  # noqa: PLC0415
     from conformance.faults.problems import BadDevices, BadShard, BrokenLedger  # noqa: PLC0415
     from conformance.gate.policy import BrokenGate  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, EngineNotInstalled, PortTaken, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.record import BrokenRecord  # noqa: PLC0415
     from conformance.thresholds import BrokenThresholds  # noqa: PLC0415
@@ -37,7 +37,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     except (
         UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
         ContentChanged, GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
-        BadDevices, BadShard, BrokenLedger,
+        BadDevices, BadShard, BrokenLedger, PortTaken,
     ) as error:  # fmt: skip
         usage(str(error))
     except OSError as error:
