@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from conformance import cli_records, cli_severity
+from conformance import cli_calibration, cli_records, cli_severity
 from conformance.cli_support import end, or_usage, usage
 from conformance.verdicts import ExitCode
 
@@ -32,6 +32,7 @@ corpus = typer.Typer(no_args_is_help=True, help="The corpus of SafeTensors files
 app.add_typer(corpus, name="corpus")
 cli_records.add_to(app)
 cli_severity.add_to(app)
+cli_calibration.add_to(app)
 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="A shipped engine (`falsify engines`) or a manifest's path.")

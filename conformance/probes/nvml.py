@@ -1,11 +1,13 @@
 """NVML: what the driver says about devices and who holds their memory. Our witness, never the engine's word.
 
 Whether this is a GPU machine is decided here and by device files, never by torch: a CPU build of torch on a GPU
-machine is a finding, not a rehearsal.
+machine is a finding, not a rehearsal. `CUDA_VISIBLE_DEVICES`, which the engine is given too, is heeded: an index is
+one among the devices that it leaves visible, and where it is empty there is none.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,41 +61,43 @@ def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
     """
     files = sorted(path.name for path in dev.glob(_DEVICE_FILES))
     try:
-        with _session():
-            found = [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        with session():
+            count = pynvml.nvmlDeviceGetCount()
+            found = [_describe(index) for index in range(len(_visible()))]
     except pynvml.NVMLError as error:
         if files:
             raise DeviceUnusable(f"{', '.join(files)} present, NVML says {error}") from error
         return []
-    if files and not found:
+    if files and not count:
         raise DeviceUnusable(f"{', '.join(files)} present, NVML lists no device")
     return found
 
 
 def memory_in_use(index: int) -> int:
     """Bytes in use on the whole device, reserved ones left out (NVML memory v2)."""
-    with _session():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    with session():
+        handle = _handle(index)
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
 
 
 def process_memory(index: int, pid: int) -> int | None:
     """Bytes this process holds on the device; 0 without a context, None where the driver does not tell."""
-    with _session():
-        processes = _processes(pynvml.nvmlDeviceGetHandleByIndex(index))
+    with session():
+        processes = _processes(_handle(index))
     mine = next((process for process in processes if process.pid == pid), None)
     return 0 if mine is None else mine.used_bytes
 
 
 def utilisation(index: int) -> int:
     """Percent of the last sample period in which some kernel ran."""
-    with _session():
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    with session():
+        handle = _handle(index)
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
 @contextmanager
-def _session() -> Iterator[None]:
+def session() -> Iterator[None]:
+    """NVML kept open; sessions may nest, and all but the first cost nothing."""
     pynvml.nvmlInit()
     try:
         yield
@@ -101,8 +105,36 @@ def _session() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
+def _handle(index: int) -> Any:
+    return pynvml.nvmlDeviceGetHandleByIndex(_visible()[index])
+
+
+def _visible() -> list[int]:
+    """NVML's own indices of the devices that CUDA shows, in its order: up to the first name that means none."""
+    count = pynvml.nvmlDeviceGetCount()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return list(range(count))
+    found: list[int] = []
+    for name in map(str.strip, named.split(",")):
+        index = _index_of(name, count)
+        if index is None or index in found:
+            break
+        found.append(index)
+    return found
+
+
+def _index_of(name: str, count: int) -> int | None:
+    if name.isdecimal():
+        return int(name) if int(name) < count else None
+    if not name.startswith("GPU-"):
+        return None
+    uuids = [_text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
+    return next((index for index, uuid in enumerate(uuids) if uuid.startswith(name)), None)
+
+
 def _describe(index: int) -> Gpu:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+    handle = _handle(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     version = int(pynvml.nvmlSystemGetCudaDriverVersion())
     return Gpu(

@@ -1,0 +1,1 @@
+def calibration_page(x): return ""
