@@ -56,7 +56,7 @@ def calibrate(  # noqa: PLR0917  one parameter an option
 
     chosen = tuple(part or PARTS)
     if unknown := set(chosen) - set(PARTS):
-        usage(f"--part {sorted(unknown)[0]!r}: timed or grown")
+        usage(f"--part {min(unknown)!r}: timed or grown")
     pools = pool or [out / "pool.jsonl"]
     or_usage(lambda: out.mkdir(parents=True, exist_ok=True))
     if processes:

@@ -73,7 +73,6 @@ class Bench:
     say: Callable[[str], None]
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
     def time_left(self) -> bool:
         """Whether something more may begin."""
         return time.monotonic() < self.deadline
@@ -123,19 +122,20 @@ def subjects(bench: Bench, count: int, row: str) -> Iterator[list[Subject]]:
 
 def collect_timed(bench: Bench, wanted: int) -> None:
     """Add timed processes until the pool has so many; the session's first one finds cold caches and is not kept."""
-    missing = wanted - len(read_pool([bench.pool.path]).timed)
-    if missing <= 0 or not bench.time_left:
+    there = len(read_pool([bench.pool.path]).timed)
+    missing = wanted - there
+    if missing <= 0 or not bench.time_left():
         return
     with subjects(bench, 1, "F-PERF-081") as [cold]:
         source = source_of(cold.stand, STAGED_BYTES)
         _loaded_once(bench, cold)
     done = 0
-    while done < missing and bench.time_left:
+    while done < missing and bench.time_left():
         with subjects(bench, min(BATCH, missing - done), "F-PERF-081") as batch:
             for subject in batch:
-                if not bench.time_left:
+                if not bench.time_left():
                     return
-                order = random.Random(f"{bench.seed}/{subject.engine.pid}/{done}")  # noqa: S311  reproducible order
+                order = random.Random(f"{bench.seed}/timed/{there + done}")  # noqa: S311  reproducible order
                 bench.keep(Timed(timed_values(bench, subject, source, order)))
                 subject.engine.close()
                 done += 1
@@ -212,7 +212,7 @@ def collect_grown(bench: Bench, wanted: int, side_by_side: int) -> None:
     On a GPU whose driver does not tell processes apart they go one after another.
     """
     missing = wanted - fewest_series(read_pool([bench.pool.path]))
-    if missing <= 0 or not bench.time_left:
+    if missing <= 0 or not bench.time_left():
         return
     with session() if bench.plan.gpu else nullcontext():
         abreast = side_by_side if not bench.plan.gpu or _told_apart(bench) else 1
@@ -239,14 +239,14 @@ def _told_apart(bench: Bench) -> bool:
 
 
 def _grow(bench: Bench, turn: int) -> None:
-    if not bench.time_left:
+    if not bench.time_left():
         return
-    order = random.Random(f"{bench.seed}/{turn}")  # noqa: S311  reproducible order
+    order = random.Random(f"{bench.seed}/grown/{turn}")  # noqa: S311  reproducible order
     with subjects(bench, 1, GROWTH_ROWS[-1]) as [subject]:
         for row, series in _SERIES.items():
             for leak, accounted, seen in series(subject, order):
                 bench.keep(_line(row, leak, accounted, seen))
-                if not bench.time_left:
+                if not bench.time_left():
                     return
 
 

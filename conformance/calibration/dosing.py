@@ -9,6 +9,8 @@ once in a process (the load, the first token) shows every dose so.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -120,8 +122,6 @@ class DosedEngine(ReferenceEngine):
 
     def _give_back(self) -> None:
         """Start over: what another dose had kept must not be there for this one to use."""
-        import gc
-
         import torch
 
         for kept in self._kept:
@@ -159,8 +159,6 @@ def _spin_until(moment: float) -> float:
 
 def _trim_heap() -> None:
     """Give freed host memory back to the system, where the C library knows how."""
-    import ctypes
-
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -94,7 +94,13 @@ class Grown(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 
 def grown(  # noqa: PLR0917  one call site, and the record has as many fields
-    row: str, leak: int, accounted: bool, warm_up: int, witness_name: str, account: Sequence[int], witness: Sequence[int]
+    row: str,
+    leak: int,
+    accounted: bool,
+    warm_up: int,
+    witness_name: str,
+    account: Sequence[int],
+    witness: Sequence[int],
 ) -> Grown:
     """A series as the pool keeps it."""
     steps = [[after - before for before, after in pairwise(series)] for series in (account, witness)]

@@ -9,6 +9,7 @@ Growth is resampled block by block: each block's steps are those of the same blo
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -113,12 +114,17 @@ def _rates(
     if len(pool.timed) < FEWEST:
         raise PoolTooSmall("timed values", len(pool.timed))
     slowdowns = pool.sessions[0].slowdowns
+    known: dict[tuple[object, ...], CalibratedRate] = {}
     for which in RATE_ROWS:
-        say(f"{which.row} {which.name}")
         limit = thresholds.limit(which.row, which.name)
         assert limit is not None
-        values = series_of(pool, which.series)
-        yield calibrated_rate(which, limit, values, slowdowns, replays=replays, seed=seed)
+        # Rows that share a series and the rule's numbers differ in their limit alone, and that is replaced.
+        key = (which.series, _larger_is_better(limit), limit.alpha, limit.looks, limit.max_sd)
+        if key not in known:
+            say(f"{which.row} {which.name}")
+            values = series_of(pool, which.series)
+            known[key] = calibrated_rate(which, limit, values, slowdowns, replays=replays, seed=seed)
+        yield msgspec.structs.replace(known[key], row=which.row, name=which.name)
 
 
 def series_of(pool: Pool, series: str) -> Values:
@@ -165,7 +171,7 @@ def calibrated_rate(
     )
 
 
-def _resampled(
+def _resampled(  # noqa: PLR0917  one call site
     healthy: Values, slowed: Values, limit: Limit, margin: float | None, replays: int, source: np.random.Generator
 ) -> tuple[Values, Values]:
     """A limit a replay, and the values of its runs in the order of the looks."""
@@ -186,7 +192,7 @@ def _larger_is_better(limit: Limit) -> bool:
 
 
 def _judged(which: RateRow, limit: Limit, bounds: Values, samples: Values) -> Counts:
-    verdicts = {verdict: 0 for verdict in (Verdict.FALSIFIED, Verdict.CORROBORATED, Verdict.INCONCLUSIVE)}
+    verdicts: Counter[Verdict] = Counter()
     runs = 0
     ask = _asked(which.row, which.name)
     for bound, values in zip(bounds.tolist(), samples.tolist(), strict=True):
@@ -197,7 +203,12 @@ def _judged(which: RateRow, limit: Limit, bounds: Values, samples: Values) -> Co
                 break
         verdicts[verdict] += 1
         runs += look
-    return counted(*verdicts.values(), mean_runs=runs / len(bounds))
+    return _counts(verdicts, runs / len(bounds))
+
+
+def _counts(verdicts: Counter[Verdict], mean_runs: float = 0.0) -> Counts:
+    found, cleared, open_ = (verdicts[v] for v in (Verdict.FALSIFIED, Verdict.CORROBORATED, Verdict.INCONCLUSIVE))
+    return counted(found, cleared, open_, mean_runs)
 
 
 def _asked(row_id: str, name: str) -> Callable[[Observation, Limit], Verdict]:
@@ -254,10 +265,10 @@ def calibrated_growth(
     return CalibratedGrowth(row, name, min(sizes), series[0].witness_name, limit.max_growth, tuple(cells))
 
 
-def _grown(
+def _grown(  # noqa: PLR0917  one call site
     row: str, name: str, limit: Limit, series: Sequence[Grown], replays: int, source: np.random.Generator
 ) -> Counts:
-    verdicts = {verdict: 0 for verdict in (Verdict.FALSIFIED, Verdict.CORROBORATED, Verdict.INCONCLUSIVE)}
+    verdicts: Counter[Verdict] = Counter()
     warm_up = series[0].warm_up
     account, witness = (
         _recomposed(np.array([getattr(g, which) for g in series], dtype=np.int64), warm_up)
@@ -269,7 +280,7 @@ def _grown(
             name=name, account=account(chosen), witness=witness(chosen), witness_name="resampled", warm_up=warm_up
         )
         verdicts[ask(observation, limit)] += 1
-    return counted(*verdicts.values())
+    return _counts(verdicts)
 
 
 def _recomposed(levels: NDArray[np.int64], warm_up: int) -> Callable[[Any], list[int]]:

@@ -217,7 +217,9 @@ def _wrong(counts: Counts, replays: int) -> str:
     if min(counts.falsified, counts.corroborated, counts.inconclusive) < 0 or counts.replays != replays:
         return f"verdicts of {counts.replays} replays, not {replays}"
     again = clopper_pearson(counts.falsified, counts.replays)
-    same = all(math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) for one, other in zip(counts.bounds, again, strict=True))
+    same = all(
+        math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12) for one, other in zip(counts.bounds, again, strict=True)
+    )
     return "" if same else f"bounds {counts.bounds} are not those of {counts.falsified} of {counts.replays}"
 
 
