@@ -84,6 +84,7 @@ def render_scorecard(
     record_sha256: str = "",
     decision: Decision | None = None,
     history: Sequence[Record] = (),
+    calibrated: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The scorecard as HTML, at most 1 MB: what does not fit is shortened, and says so.
 
@@ -95,6 +96,7 @@ def render_scorecard(
         record_sha256: hash of the record's file, where there is one.
         decision: what a gate file made of the record; without one the page tells the trial's own exit code.
         history: earlier records, oldest first, for the dots of each row.
+        calibrated: by row, a sentence a machine on its error rate and what it sees.
 
     Raises:
         PageTooLarge: even the shortest form is larger than 1 MB.
@@ -108,6 +110,7 @@ def render_scorecard(
         "decision": decision,
         "paragraph": paragraph(decision) if decision else "",
         "past": _past(record, history),
+        "calibrated": calibrated or {},
     }
     template = _environment().get_template("scorecard.html.jinja")
     for detail in _DETAILS:

@@ -3,7 +3,8 @@
 Rule R9: far from its limit an engine can never alarm, so the limit is set where it bites. The exact limit is the
 geometric mean of the healthy pool, which makes the resampled engine lie exactly on it; the others stand at the median
 of one random half of the healthy values, widened by a margin, while the values judged are drawn from the other half.
-Growth is resampled block by block: each block's steps are those of the same block of some process of the pool.
+Growth is resampled block by block: each is the same block of some process of the pool, as far above that process's
+first block as it was.
 """
 
 from __future__ import annotations
@@ -284,21 +285,24 @@ def _grown(  # noqa: PLR0917  one call site
 
 
 def _recomposed(levels: NDArray[np.int64], warm_up: int) -> Callable[[Any], list[int]]:
-    """A series whose warm-up is that of one process and whose blocks' steps are those of others.
+    """A series whose warm-up is that of one process, and each block that of another.
+
+    A block keeps how far it lies above the first block of its own process, so that noise which comes and goes stays
+    what it is, and growth goes on from block to block.
 
     Args:
         levels: int64 [series, operations], bytes in use after each.
         warm_up: Operations before the blocks.
     """
     size = (levels.shape[1] - warm_up) // BLOCKS
-    kept = slice(warm_up, warm_up + BLOCKS * size)
-    steps = np.diff(levels, axis=1, prepend=levels[:, :1])[:, kept].reshape(len(levels), BLOCKS, size)
+    kept = levels[:, warm_up : warm_up + BLOCKS * size].reshape(len(levels), BLOCKS, size)
+    base = np.median(kept[:, 0], axis=1).astype(np.int64)
+    above = kept - base[:, None, None]
     blocks = np.arange(BLOCKS)
 
     def compose(chosen: NDArray[np.int64]) -> list[int]:
-        start = levels[chosen[0], :warm_up]
-        rest = start[-1] + np.cumsum(steps[chosen[1:], blocks].ravel())
-        composed: list[int] = [*start.tolist(), *rest.tolist()]
+        rest = base[chosen[0]] + above[chosen[1:], blocks].ravel()
+        composed: list[int] = [*levels[chosen[0], :warm_up].tolist(), *rest.tolist()]
         return composed
 
     return compose
