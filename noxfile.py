@@ -39,6 +39,16 @@ def falsify(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad", "llama-cpp"])
+def engine(session: nox.Session, extra: str) -> None:
+    """Install one foreign engine and try its adapter: `nox -s "engine(extra='tinygrad')" -- --section parse`."""
+    install(session, "--editable", f".[{extra}]")
+    name = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}.get(extra, extra)
+    session.run("falsify", "smoke", "--engine", name)
+    run_and_exit(session, "falsify", "run", "--engine", name, *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
     install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS)

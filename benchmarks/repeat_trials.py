@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,16 +17,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from conformance.catalogue import load_catalogue
 from conformance.record import Record, read_record
 
 
-def run_once(arguments: list[str], timeout: float) -> tuple[Record, float]:
-    """One trial in a process of its own; its record and its wall time in seconds."""
+def run_once(arguments: list[str], timeout: float, keep: Path | None = None) -> tuple[Record, float]:
+    """One trial in a process of its own; its record and its wall time in seconds. Its directory is kept in `keep`."""
     with tempfile.TemporaryDirectory(prefix="falsify-repeat-") as directory:
         command = [sys.executable, "-m", "conformance", "run", "--seed", "random", "--out", directory, *arguments]
         began = time.monotonic()
         subprocess.run(command, timeout=timeout, check=False, stdout=subprocess.DEVNULL)
-        return read_record(Path(directory) / "latest" / "record.jsonl"), time.monotonic() - began
+        seconds = time.monotonic() - began
+        left = (Path(directory) / "latest").resolve()
+        if keep is not None:
+            shutil.copytree(left, keep / left.name, ignore=shutil.ignore_patterns("exchange", "hypothesis"))
+        return read_record(left / "record.jsonl"), seconds
 
 
 def told_of(record: Record) -> dict[str, str]:
@@ -49,6 +55,7 @@ def summary(records: list[tuple[Record, float]]) -> dict[str, Any]:
         "rehearsal": first.rehearsal,
         "model": first.model.name,
         "trials": len(records),
+        "rows": len(first.selected),
         "differing": differing,
         "inconclusive": undecided,
         "runs": [
@@ -68,11 +75,14 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one trial")
+    parser.add_argument("--keep", type=Path, help="a directory for the trials' records and scorecards")
+    parser.add_argument("--untimed", action="store_true", help="only the rows that need no quiet machine")
     parser.add_argument("arguments", nargs="*", help="arguments of `falsify run`")
     given = parser.parse_args()
+    rows = [f"-k{row.id}" for row in load_catalogue().rows if given.untimed and not row.alone]
     records: list[tuple[Record, float]] = []
     for _ in range(given.times):
-        records.append(run_once(given.arguments, given.timeout))
+        records.append(run_once([*given.arguments, *rows], given.timeout, given.keep))
         found = summary(records)
         given.out.write_text(json.dumps(found, indent=1) + "\n")
         print(json.dumps(found["runs"][-1]), "differing:", sorted(found["differing"]), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import traceback
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from conformance import cli_calibration, cli_records, cli_severity
-from conformance.cli_support import end, or_usage, usage
+from conformance import cli_calibration, cli_compare, cli_matrix, cli_records, cli_severity
+from conformance.cli_support import end, or_unwritable, or_usage, usage
 from conformance.verdicts import ExitCode
 
 if TYPE_CHECKING:
@@ -31,8 +32,10 @@ app = typer.Typer(
 corpus = typer.Typer(no_args_is_help=True, help="The corpus of SafeTensors files.")
 app.add_typer(corpus, name="corpus")
 cli_records.add_to(app)
+cli_compare.add_to(app)
 cli_severity.add_to(app)
 cli_calibration.add_to(app)
+cli_matrix.add_to(app)
 
 EngineOption = Annotated[
     str, typer.Option("--engine", help="A shipped engine (`falsify engines`) or a manifest's path.")
@@ -73,6 +76,12 @@ def run(  # noqa: PLR0917  one parameter an option
     workers: Annotated[int, typer.Option("-n", "--workers", min=1, help="Processes for untimed rows.")] = 2,
     profile: Annotated[str, typer.Option(help="Examples a fault class: default (30) or long (300).")] = "default",
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Fail instead of rehearsing on the CPU.")] = False,
+    rehearse: Annotated[
+        bool, typer.Option("--rehearse", help="Hide all GPUs and rehearse on the CPU, also where there are some.")
+    ] = False,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Try only part I of N; `falsify merge` joins the records.")
+    ] = None,
     gate: cli_records.GateOption = None,
 ) -> None:
     """Run the trial of an engine; leave a record, a scorecard and JUnit XML in a new directory.
@@ -81,7 +90,9 @@ def run(  # noqa: PLR0917  one parameter an option
 
     Examples:  falsify run   |   falsify run -k f_mem   |   falsify run --engine my-engine.toml --model ./checkpoint
     """
-    from conformance.trial.runner import Options  # noqa: PLC0415  --help must be fast
+    from conformance.probes.nvml import NONE, VISIBLE  # noqa: PLC0415  --help must be fast
+    from conformance.trial.runner import Options  # noqa: PLC0415
+    from conformance.trial.sharding import parse_part  # noqa: PLC0415
 
     options = Options(
         engine=engine,
@@ -92,13 +103,19 @@ def run(  # noqa: PLR0917  one parameter an option
         seed=_seed(seed),
         shuffle=seed == "random",
         require_gpu=require_gpu,
+        rehearse=rehearse,
         out=out,
         workers=workers,
         profile=_profile(profile),
         command=("falsify", *sys.argv[1:]),
+        part=None if shard is None else or_usage(lambda: parse_part(shard)),
     )
-    if gate and (select or section):
-        usage("--gate speaks of a whole record; it does not go with -k or --section")
+    if rehearse:
+        if require_gpu:
+            usage("--rehearse and --require-gpu exclude each other")
+        os.environ[VISIBLE] = NONE
+    if gate and (select or section or shard):
+        usage("--gate speaks of a whole record; it does not go with -k, --section or --shard")
     raise typer.Exit(int(_run(options, gate)))
 
 
@@ -118,7 +135,7 @@ def _run(options: Options, gate: Path | None) -> ExitCode:
         if ready is None:
             end("interrupted before the first row", ExitCode.UNDECIDED)
         with open_progress(load_catalogue(), len(ready.plan.rows)) as progress:
-            trial = run_trial(ready, options.workers, progress, stop)
+            trial = or_unwritable(lambda: run_trial(ready, options.workers, progress, stop))
             decision = apply_gate(trial.record, policy) if policy else None
             progress.finish(trial.record, write_reports(trial.record, trial.directory, Attachments(decision=decision)))
     if decision is not None:
@@ -129,15 +146,36 @@ def _run(options: Options, gate: Path | None) -> ExitCode:
 
 
 @app.command()
+def merge(
+    shards: Annotated[list[Path], typer.Argument(metavar="DIR…", help="The run directories of all shards.")],
+    out: Annotated[Path, typer.Option(help="Where the merged run directory goes.")] = Path("falsify-run"),
+) -> None:
+    """Join the shards of one trial (`falsify run --shard I/N`) into one record with its reports.
+
+    Fails closed: a shard that is missing, truncated, there twice, or of another engine, model, catalogue, thresholds
+    or machine is named, and nothing is merged (exit code 4). Otherwise the exit code is that of the whole trial.
+    """
+    from conformance.trial.merging import BrokenShard  # noqa: PLC0415
+    from reports.merged import write_merged  # noqa: PLC0415
+
+    try:
+        code = or_usage(lambda: write_merged(shards, out, ("falsify", *sys.argv[1:])))
+    except BrokenShard as error:
+        end(str(error), ExitCode.HARNESS)
+    raise typer.Exit(int(code))
+
+
+@app.command()
 def smoke(engine: EngineOption = "reference") -> None:
     """Say what is wrong with an engine's adapter, before any check runs."""
     import tempfile  # noqa: PLC0415
 
-    from conformance.manifest import load_manifest  # noqa: PLC0415
+    from conformance.manifest import load_manifest, require_installed  # noqa: PLC0415
     from conformance.smoke import smoke as smoke_steps  # noqa: PLC0415
     from conformance.trial.launching import launch_in  # noqa: PLC0415
 
     manifest = or_usage(lambda: load_manifest(engine))
+    or_usage(lambda: require_installed(manifest))
     with tempfile.TemporaryDirectory(prefix="falsify-smoke-") as directory:
         steps = smoke_steps(or_usage(lambda: launch_in(manifest, Path(directory))))
     for step in steps:

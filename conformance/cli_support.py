@@ -22,28 +22,41 @@ def or_usage(action: Callable[[], Value]) -> Value:
     from conformance.corpus.safetensors.export import NotEmpty  # noqa: PLC0415
     from conformance.corpus.smollm2 import DownloadFailed  # noqa: PLC0415
     from conformance.faults.planting import UnknownFault  # noqa: PLC0415
+    from conformance.faults.problems import BadDevices, BadShard, BrokenLedger  # noqa: PLC0415
     from conformance.gate.policy import BrokenGate  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, UnknownEngine  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.record import BrokenRecord  # noqa: PLC0415
     from conformance.thresholds import BrokenThresholds  # noqa: PLC0415
     from conformance.trial.inventory import CatalogueMismatch  # noqa: PLC0415
+    from conformance.trial.room import DiskFull  # noqa: PLC0415
     from conformance.trial.runner import GpuRequired  # noqa: PLC0415
+    from conformance.trial.sharding import NotAShard  # noqa: PLC0415
     from reports.tables import BrokenTable  # noqa: PLC0415
 
     try:
         return action()
     except (
-        UnknownSelector, UnknownEngine, BrokenManifest, ModelNotFound, DownloadFailed, ContentChanged, GpuRequired,
-        NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
-        BrokenPool, PoolTooSmall, BrokenCalibration,
+        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
+        ContentChanged, GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
+        BadDevices, BadShard, BrokenLedger, BrokenPool, PoolTooSmall, BrokenCalibration,
     ) as error:  # fmt: skip
         usage(str(error))
     except OSError as error:
         if error.filename is None:
             raise
         usage(f"{error.filename}: {error.strerror}")
-    except (CatalogueMismatch, DeviceUnusable) as error:
+    except (CatalogueMismatch, DeviceUnusable, DiskFull) as error:
+        end(str(error), ExitCode.HARNESS)
+
+
+def or_unwritable(action: Callable[[], Value]) -> Value:
+    """The action's value; a record that cannot be written is one line and exit code 4."""
+    from conformance.trial.recorder import RecordUnwritable  # noqa: PLC0415
+
+    try:
+        return action()
+    except RecordUnwritable as error:
         end(str(error), ExitCode.HARNESS)
 
 

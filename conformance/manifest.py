@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import re
 import sys
 import tomllib
@@ -34,6 +35,15 @@ class BrokenManifest(Exception):
         super().__init__(f"{path}: {cause}")
 
 
+class EngineNotInstalled(Exception):
+    """A module that the engine's driver imports is not installed here; nobody was tried."""
+
+    def __init__(self, engine: str, module: str, extra: str) -> None:
+        self.engine, self.module, self.extra = engine, module, extra
+        how = f"pip install 'falsify-inference[{extra}]'" if extra else f"install what provides {module}"
+        super().__init__(f"engine {engine!r} is not installed: no module {module!r} in this environment; {how}")
+
+
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all tables: a misspelt key is an error."""
 
@@ -42,7 +52,7 @@ class EngineTable(_Table, frozen=True):
     """Who the engine is.
 
     `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16. `formats` are those it loads besides
-    SafeTensors: gguf, apr.
+    SafeTensors: gguf, apr. `requires` are Python modules that its driver imports, `extra` the extra that brings them.
     """
 
     name: str
@@ -51,6 +61,8 @@ class EngineTable(_Table, frozen=True):
     precision: Literal["ieee_f32", "tf32", "bf16"] = "ieee_f32"
     formats: tuple[str, ...] = ()
     reference: bool = False
+    requires: tuple[str, ...] = ()
+    extra: str = ""
 
 
 class DriverTable(_Table, frozen=True):
@@ -100,7 +112,11 @@ class CliTable(_Table, frozen=True):
 
 
 class Manifest(_Table, frozen=True):
-    """Everything the harness knows about an engine before it is started."""
+    """Everything the harness knows about an engine before it is started.
+
+    `untested` maps a row or a section's key to the reason why it makes no sense for this engine: its rows are UNTESTED
+    with it, which is never a pass.
+    """
 
     engine: EngineTable
     driver: DriverTable | None = None
@@ -111,6 +127,7 @@ class Manifest(_Table, frozen=True):
     docs: CommandTable | None = None
     tests: CommandTable | None = None
     cli: CliTable | None = None
+    untested: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
 
 class LoadedManifest(msgspec.Struct, frozen=True):
@@ -129,6 +146,18 @@ class LoadedManifest(msgspec.Struct, frozen=True):
 def _fill(word: str, values: dict[str, str]) -> str:
     """In one pass: what is filled in is text, not a template."""
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), word)
+
+
+def require_installed(loaded: LoadedManifest) -> None:
+    """See that the modules of an engine are there, without importing them.
+
+    Raises:
+        EngineNotInstalled: one is not.
+    """
+    table = loaded.manifest.engine
+    for module in table.requires:
+        if importlib.util.find_spec(module.partition(".")[0]) is None:
+            raise EngineNotInstalled(table.name, module, table.extra)
 
 
 def known_engines() -> list[str]:

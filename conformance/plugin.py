@@ -14,6 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -87,18 +88,25 @@ class TrialPlugin:
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         """Run the check, turn what befell it into observations, judge, and hand the result on."""
+        from conformance.trial.host_lock import timing  # noqa: PLC0415
+
         stand = cast("Stand", pyfuncitem.funcargs["stand"])
+        with timing(alone=stand.row.alone):
+            result = yield from self._tried(stand)
+        self._kept += stand.kept
+        shutil.rmtree(self.plan.directory / "exchange" / stand.row.id, ignore_errors=True)
+        pyfuncitem.user_properties.append((PROPERTY, _encode(result)))
+        return True
+
+    def _tried(self, stand: Stand) -> Generator[None, object, RowResult]:
         began = time.monotonic()
         broken: Exception | None = None
         try:
             yield
         except Exception as error:  # noqa: BLE001  whatever a check raises becomes a verdict
             broken = self._witness(stand, error)
-        self._kept += stand.kept
         result = self._result(stand, broken, time.monotonic() - began)
-        shutil.rmtree(self.plan.directory / "exchange" / stand.row.id, ignore_errors=True)
-        pyfuncitem.user_properties.append((PROPERTY, _encode(result)))
-        return True
+        return msgspec.structs.replace(result, began_s=round(began, 3), device=self.plan.device)
 
     def _witness(self, stand: Stand, error: Exception) -> Exception | None:
         """Note what the engine did; give back the error if it is ours."""
@@ -108,6 +116,7 @@ class TrialPlugin:
 
     def _result(self, stand: Stand, broken: Exception | None, duration: float) -> RowResult:
         from conformance.trial.befallen import observe_start, observe_survival, result_of  # noqa: PLC0415
+        from conformance.trial.room import room_is_gone  # noqa: PLC0415
 
         if broken is not None:
             trace = "".join(traceback.format_exception(broken))[-_TRACE_CHARACTERS:]
@@ -115,7 +124,10 @@ class TrialPlugin:
         else:
             observe_survival(stand)
             observe_start(stand)
-        return result_of(stand, broken, round(duration, 3))
+        result = result_of(stand, broken, round(duration, 3))
+        if result.violates and (full := room_is_gone(self.plan.directory)):
+            return result_of(stand, full, result.duration_s)
+        return result
 
     @pytest.fixture
     def stand(self, request: pytest.FixtureRequest) -> Stand:

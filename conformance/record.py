@@ -42,7 +42,11 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="row"):
-    """One row of the catalogue, tried or not. `reason` is never empty unless CORROBORATED."""
+    """One row of the catalogue, tried or not. `reason` is never empty unless CORROBORATED.
+
+    `began_s` is the host's monotonic clock, in seconds, so that the rows of all trials of one host can be laid over one
+    another; `device` is the hash by which `environment.gpus` names the GPU that the row's processes saw.
+    """
 
     id: str
     verdict: Verdict
@@ -52,9 +56,16 @@ class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line
     findings: list[Finding] = []
     evidence: list[Evidence] = []
     duration_s: float = 0.0
+    began_s: float = 0.0
+    device: str = ""
     seed: int = 0
     weights: str = ""
     reproduce: str = ""
+
+    @property
+    def violates(self) -> bool:
+        """True where the criterion was violated, be it only by the CPU path of a rehearsal."""
+        return self.verdict is Verdict.FALSIFIED or self.rehearsed is Rehearsed.FAILED
 
 
 class EngineIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,6 +90,25 @@ class ModelIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     goldens_sha256: str = ""
 
 
+class Shard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Which part of a trial this is: number `index` of `of`; `selected` and the inputs' hash are the whole trial's."""
+
+    index: int
+    of: int
+    selected: list[str]
+    inputs_sha256: str
+
+
+class MergedShard(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where a part of a merged record comes from: the shard's record by its hash, and the machine it ran on."""
+
+    index: int
+    trial_id: str
+    record_sha256: str
+    started: str
+    environment: dict[str, Any]
+
+
 class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="header"):
     """Everything known before the first row runs, and the rows that must be in the record."""
 
@@ -98,6 +128,8 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", 
     environment: dict[str, Any]
     command: list[str]
     profile: str = "default"
+    shard: Shard | None = None
+    merged: list[MergedShard] = []
 
 
 class Footer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="footer"):
@@ -183,6 +215,15 @@ def read_record(path: Path) -> Record:
         raw = path.read_bytes()
     except OSError as error:
         raise BrokenRecord(path, error.strerror or str(error)) from error
+    return parse_record(raw, path)
+
+
+def parse_record(raw: bytes, path: Path) -> Record:
+    """A record from the bytes of its file; `path` is for messages only.
+
+    Raises:
+        BrokenRecord: as `read_record`.
+    """
     lines = _decode_lines(path, raw)
     if not lines or not isinstance(lines[0], Header):
         raise BrokenRecord(path, "line 1 is not a header")

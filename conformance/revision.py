@@ -11,7 +11,7 @@ import msgspec
 
 PACKAGES = ("conformance", "reference_engine", "checks", "reports")
 _NOT_SOURCES = (":(exclude)falsify-run",)
-_SUFFIXES = {".py", ".toml", ".jinja", ".css", ".js", ".c"}
+SUFFIXES = {".py", ".toml", ".jinja", ".css", ".js", ".c"}
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -35,7 +35,7 @@ def revision(root: Path | None = None) -> Revision:
 def sources_sha256(root: Path) -> str:
     """One hash over names and bytes of all source files of the project's packages."""
     digest = hashlib.sha256()
-    files = (path for package in PACKAGES for path in (root / package).rglob("*") if path.suffix in _SUFFIXES)
+    files = (path for package in PACKAGES for path in (root / package).rglob("*") if path.suffix in SUFFIXES)
     for path in sorted(files):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())

@@ -96,16 +96,17 @@ TRIALS = {
 }
 
 
-def smoke(launch: Launch) -> list[SmokeStep]:
+def smoke(launch: Launch, limits: Limits = LIMITS) -> list[SmokeStep]:
     """Try all that every adapter must do, in order; only a driver that does not initialise ends it early."""
-    return list(Smoke(launch).steps())
+    return list(Smoke(launch, limits).steps())
 
 
 class Smoke:
     """The steps on one launch; a driver that fails a step is replaced for the next."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, limits: Limits = LIMITS) -> None:
         self._launch = launch
+        self._limits = limits
         self._driver: Driver | None = None
         self._ended: Exit | None = None
         self._introduction = Introduction("", "", [])
@@ -146,7 +147,7 @@ class Smoke:
             self._driver.kill()
         launch = self._launch
         self._driver = Driver.spawn(
-            launch.command, cwd=launch.cwd, env=launch.env, run_dir=launch.run_dir, limits=LIMITS
+            launch.command, cwd=launch.cwd, env=launch.env, run_dir=launch.run_dir, limits=self._limits
         )
         return self._driver
 
@@ -223,7 +224,7 @@ class Smoke:
 
     def _end(self) -> str:
         self._ended = self._running().close()
-        return _ends(self._ended, "its standard input closed")
+        return _ends(self._ended, "its standard input closed", self._limits)
 
     def _silence(self) -> str:
         if self._ended is None:
@@ -249,7 +250,7 @@ class Smoke:
         self._initialise()
         driver = self._running()
         driver.call("shutdown")
-        return _ends(driver.close(), "`shutdown`")
+        return _ends(driver.close(), "`shutdown`", self._limits)
 
 
 def _said(refused: EngineRefused | None) -> str:
@@ -258,8 +259,8 @@ def _said(refused: EngineRefused | None) -> str:
     return f"{refused} (code {refused.code})"
 
 
-def _ends(ended: Exit, cause: str) -> str:
-    limit = f"{LIMITS.close_s:g} s"
+def _ends(ended: Exit, cause: str, limits: Limits) -> str:
+    limit = f"{limits.close_s:g} s"
     if ended.ended_by == "harness":
         raise Wrong(f"still running {limit} later", f"End the process with status 0 within {limit} of {cause}.")
     if ended.ended.exit_status != 0:

@@ -20,9 +20,10 @@ from reports.difference import comparison_section
 from reports.extra import Extra
 from reports.hexdump import Exhibit
 from reports.junit import render_junit
+from reports.kills import Severity, kill_section
 from reports.markdown import render_markdown
 from reports.scorecard import render_scorecard
-from reports.tables import Done, Kill, done_section, kill_section
+from reports.tables import Done, done_section
 
 SCORECARD = "scorecard.html"
 _MOST_EXHIBIT_BYTES = 64 * 1024
@@ -35,7 +36,7 @@ class Attachments(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision | None = None
     comparison: Comparison | None = None
     history: tuple[Record, ...] = ()
-    kills: tuple[Kill, ...] | None = None
+    severity: Severity | None = None
     done: tuple[Done, ...] | None = None
     calibrations: tuple[Calibration, ...] = ()
     source: Path | None = None
@@ -50,13 +51,13 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
     catalogue, attached = load_catalogue(), attachments or Attachments()
     badge = make_badge(record, catalogue)
     source = attached.source or directory / RECORD_FILE
-    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     scorecard = render_scorecard(
         record,
         catalogue,
         exhibits=exhibits(record, source.parent),
         extras=_extras(attached, catalogue),
-        record_sha256=digest,
+        raw=source.read_bytes() if source.is_file() else b"",
+        killers=attached.severity.killers() if attached.severity else None,
         decision=attached.decision,
         history=attached.history,
         calibrated=sentences(attached.calibrations),
@@ -69,7 +70,9 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
         "badge.svg": badge_svg(badge),
     }
     for name, page in pages.items():
-        (directory / name).write_text(page, encoding="utf-8")
+        whole = directory / f".{name}"
+        whole.write_text(page, encoding="utf-8")
+        whole.replace(directory / name)
     return directory / SCORECARD
 
 
@@ -77,7 +80,7 @@ def _extras(attached: Attachments, catalogue: Catalogue) -> list[Extra]:
     compared = [comparison_section(attached.comparison)] if attached.comparison else []
     return [
         *compared,
-        kill_section(attached.kills, catalogue),
+        kill_section(attached.severity, catalogue),
         calibration_section(attached.calibrations),
         done_section(attached.done),
     ]

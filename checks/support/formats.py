@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from checks.support.checkpoints import copy_of, tensors_of
+from checks.support.parity import cases_of_peer
 from checks.support.quality import (
     ask,
     between,
@@ -26,6 +28,7 @@ from conformance.corpus.checkpoint import CheckpointInvalid
 from conformance.corpus.gguf_writing import GGUF_NAME
 from conformance.corpus.goldens import GoldenCase
 from conformance.corpus.variants import VARIANTS
+from conformance.protocol.messages import Generation, ModelLoaded
 from conformance.trial.stand import NotTried, Stand
 
 _CASES_IN_REHEARSAL = 6
@@ -66,19 +69,36 @@ def compare_with_safetensors(stand: Stand, form: Format) -> None:
         cases = cheapest(cases)[:_CASES_IN_REHEARSAL]
     file = form.write(stand.model_directory, stand.directory / "alone")
     with loaded_model(stand) as model:
-        answers = {case.name: list(ask(stand, model, case).ids) for case in cases}
+        told = {case.name: ask(stand, model, case) for case in cases}
         logits = {case.name: logits_at(stand, model, case) for case in cases}
+        if form is GGUF:
+            _observe_peer(stand, model, cases, told)
     with loaded_from(stand, file) as model:
         for case in cases:
             answer = ask(stand, model, case)
             observe_ids(stand, model, case, answer)
-            expected = answers[case.name]
+            expected = list(told[case.name].ids)
             stand.equal(f"same_ids/{case.name}", expected=expected, observed=list(answer.ids), hardening=True)
             here = logits_at(stand, model, case)
             stand.observe(between(f"logits/{case.name}", logits[case.name], here))
             bits = _sha256(logits[case.name])
             stand.equal(f"logits_bits/{case.name}", expected=bits, observed=_sha256(here), hardening=True)
     _observe_whose_weights(stand, form, cases[0], logits[cases[0].name])
+
+
+def _observe_peer(stand: Stand, model: ModelLoaded, cases: Sequence[GoldenCase], told: dict[str, Generation]) -> None:
+    """What the engine decided from SafeTensors against another engine's decisions from GGUF.
+
+    Without that engine this is UNTESTED on a GPU, and nothing in a rehearsal.
+    """
+    try:
+        alike = cases_of_peer(stand, cases)
+    except NotTried as lack:
+        if stand.gpu:
+            stand.missing("peer_ids", lack.reason)
+        return
+    for case in alike:
+        observe_ids(stand, model, case, told[case.name], name="peer_ids")
 
 
 def _observe_whose_weights(stand: Stand, form: Format, case: GoldenCase, plain: np.ndarray) -> None:

@@ -5,20 +5,29 @@ Rule R2: pairs in alternating order (ABBA…), one ratio a pair, so that a drift
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from checks.support.pool import decode_rate
+from checks.support.quality import decisions_of
 from checks.support.timing import decided
+from conformance.corpus.goldens import GoldenCase
 from conformance.corpus.variants import derive
-from conformance.manifest import BrokenManifest, LoadedManifest, UnknownEngine, load_manifest
+from conformance.manifest import (
+    BrokenManifest,
+    EngineNotInstalled,
+    LoadedManifest,
+    UnknownEngine,
+    load_manifest,
+    require_installed,
+)
 from conformance.observations import Sample
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import CapabilityNotOffered, DriverFailure, EngineRefused
-from conformance.protocol.messages import Message, ModelLoad, ModelLoaded
+from conformance.protocol.messages import Generate, Message, ModelLoad, ModelLoaded
 from conformance.trial.launching import launch_of
 from conformance.trial.stand import NotTried, Stand
 
@@ -86,12 +95,41 @@ def peer_manifest(stand: Stand) -> LoadedManifest:
     """The manifest of the trial's peer.
 
     Raises:
-        NotTried: no such manifest is here.
+        NotTried: no such manifest is here, or what it needs is not installed.
     """
     try:
-        return load_manifest(stand.plan.peer)
-    except (UnknownEngine, BrokenManifest) as error:
+        manifest = load_manifest(stand.plan.peer)
+        require_installed(manifest)
+    except (UnknownEngine, BrokenManifest, EngineNotInstalled) as error:
         raise NotTried(f"peer not installed: {error}; `--peer PATH` names the manifest of another one") from error
+    return manifest
+
+
+def cases_of_peer(stand: Stand, cases: Sequence[GoldenCase]) -> list[GoldenCase]:
+    """The cases that a peer decides from GGUF, on the CPU, exactly as the golden run did from SafeTensors.
+
+    A case in which it leaves the golden run is its own affair and not counted.
+
+    Raises:
+        NotTried: there is no peer that reads GGUF, or it answers nothing as the golden run.
+    """
+    manifest = peer_manifest(stand)
+    peer_name = manifest.manifest.engine.name
+    if "gguf" not in manifest.manifest.engine.formats:
+        raise NotTried(f"peer {peer_name} does not read GGUF")
+    with Peer(launch_of(manifest, stand.plan)) as peer:
+        peer.name = peer_name
+        model = _loaded(peer, _in_format_of(manifest, stand.model_directory), "cpu").model
+        told = [decisions_of(peer.call("generate", _by_ids(model, case))) for case in cases]
+    alike = [case for case, decided_ids in zip(cases, told, strict=True) if decided_ids == list(case.decisions)]
+    if not alike:
+        raise NotTried(f"peer {peer_name} answers no case as the golden run does")
+    return alike
+
+
+def _by_ids(model: ModelLoaded, case: GoldenCase) -> Generate:
+    """The case by its ids: tokenizers are another row's matter."""
+    return Generate(model.handle, case.max_tokens, prompt_ids=list(case.prompt_ids))
 
 
 def _loaded(engine: Engine, path: Path, device: str) -> Side:

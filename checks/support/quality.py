@@ -116,8 +116,8 @@ def ask(stand: Stand, model: ModelLoaded, case: GoldenCase) -> Generation:
     return answer
 
 
-def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Generation) -> None:
-    """Observe `ids/<case>`: every decision, the stop id included, under the near-tie rule with re-anchoring."""
+def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Generation, *, name: str = "ids") -> None:
+    """Observe `<name>/<case>`: every decision, the stop id included, under the near-tie rule with re-anchoring."""
     expected, observed = list(case.decisions), decisions_of(answer)
     step = next((i for i, (a, b) in enumerate(zip(expected, observed, strict=False)) if a != b), None)
     reanchored = None
@@ -128,7 +128,7 @@ def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Gene
         reanchored = decisions_of(stand.engine.call("generate", again))[:left]
     stand.observe(
         Tokens(
-            name=f"ids/{case.name}",
+            name=f"{name}/{case.name}",
             expected=expected,
             observed=observed,
             margins=list(case.margins),

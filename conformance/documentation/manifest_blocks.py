@@ -22,6 +22,8 @@ MEANING: dict[str, dict[str, str]] = {
         "language": "Roles are resolved by reflection only for `python`.",
         "formats": "Other formats it reads beside SafeTensors: `gguf`, `apr`; F-QUAL-076 and F-QUAL-077 try them.",
         "precision": "How F32 is multiplied: `ieee_f32`, `tf32` or `bf16`.",
+        "requires": "Python modules that its driver imports; a trial without them ends with exit code 2.",
+        "extra": "The extra of this project that brings them.",
         "reference": "Hardening is mandatory for it instead of a WARNING. Leave it out.",
     },
     "driver": {

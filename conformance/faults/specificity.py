@@ -5,7 +5,7 @@ Pure: the same results give the same outcome.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -28,7 +28,11 @@ class Kill(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a fault did: the rows that killed it, those that changed with it, and why it is not specific, if so."""
+    """What a fault did: the rows that killed it, those that changed with it, and why it is not specific, if so.
+
+    `machine` is where it was tried; `unsteady` are rows that changed with it once and not again; `lost` those that its
+    trial did not come to within its limit.
+    """
 
     fault: str
     area: str
@@ -40,15 +44,51 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     tried: list[str]
     killed_by: list[Kill]
     collateral: list[str]
+    unsteady: list[str]
+    lost: list[str]
     specific: bool
     reasons: list[str]
     seconds: float
+    revision: str = ""
+
+
+def merged(trials: Sequence[Tried], healthy: Mapping[str, RowResult]) -> Tried:
+    """Several trials of one fault as one: a row's first result, but for one that was healthy once.
+
+    Steps of smoke count that failed each time.
+    """
+    rows: dict[str, RowResult] = {}
+    for result in (result for tried in trials for result in tried.rows):
+        control = healthy.get(result.id)
+        if result.id not in rows or (control is not None and state(result) == state(control)):
+            rows[result.id] = result
+    smoked = [tried.smoke_failures for tried in trials if tried.smoked]
+    failures = min(smoked, key=len) if smoked else []
+    lost = [row for tried in trials for row in tried.lost if row not in rows]
+    return Tried(
+        rows=list(rows.values()),
+        smoke_failures=failures,
+        witness="".join(tried.witness for tried in trials),
+        seconds=round(sum(tried.seconds for tried in trials), 3),
+        smoked=bool(smoked),
+        lost=list(dict.fromkeys(lost)),
+        cause=next((tried.cause for tried in trials if tried.cause), ""),
+    )
+
+
+def unsteady_rows(trials: Sequence[Tried]) -> list[str]:
+    """Rows that ended differently in trials of the same fault."""
+    seen: dict[str, set[tuple[str, str]]] = {}
+    for result in (result for tried in trials for result in tried.rows):
+        seen.setdefault(result.id, set()).add(state(result))
+    return sorted(row for row, states in seen.items() if len(states) > 1)
 
 
 def judge_fault(planted: Fault, tried: Tried, healthy: Mapping[str, RowResult], catalogue: Catalogue) -> Outcome:
     """The outcome of a fault's trial, held against the healthy engine's results for the same rows."""
     rows = {row.id: row for row in catalogue.rows}
-    changed = [result for result in tried.rows if state(result) != state(healthy[result.id])]
+    compared = [result for result in tried.rows if result.id in healthy]
+    changed = [result for result in compared if state(result) != state(healthy[result.id])]
     kills = [kill for result in changed if (kill := _kill(planted, rows[result.id], result)) is not None]
     collateral = [result.id for result in changed if result.id not in planted.expects]
     reasons = _reasons(planted, tried, kills, [row for row in collateral if not _within(planted, rows[row])])
@@ -57,6 +97,8 @@ def judge_fault(planted: Fault, tried: Tried, healthy: Mapping[str, RowResult], 
         for result in tried.rows
         if result.verdict is Verdict.ERROR
     ]
+    reasons += [f"{row}: {tried.cause}" for row in tried.lost if row in planted.expects]
+    reasons += [f"{result.id}: no healthy control" for result in tried.rows if result.id not in healthy]
     return Outcome(
         fault=planted.name,
         area=planted.area,
@@ -68,6 +110,8 @@ def judge_fault(planted: Fault, tried: Tried, healthy: Mapping[str, RowResult], 
         tried=[result.id for result in tried.rows],
         killed_by=kills,
         collateral=sorted(collateral),
+        unsteady=[],
+        lost=tried.lost,
         specific=not reasons,
         reasons=reasons,
         seconds=tried.seconds,

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from conformance.catalogue import load_catalogue
+from conformance.corpus.models import resolve_model
+from conformance.environment import cpu_model
 from conformance.faults.healthy import CHECKPOINTS
-from conformance.faults.matrix import Task, TrialLost, Trials
+from conformance.faults.ledger import write_whole
+from conformance.faults.matrix import alarmed
 from conformance.faults.planting import known_faults
+from conformance.faults.pool import Bench, Task, Trials
 from conformance.faults.trying import Tried
+from conformance.probes.nvml import gpus
+from conformance.revision import revision
 from conformance.trial.inventory import inventory
-from conformance.verdicts import Rehearsed, Verdict
+from conformance.verdicts import Verdict
 
 _MODULE = Path(__file__).with_name("healthy.py")
 _SAMPLE = (
@@ -36,12 +44,13 @@ class Survival(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class _OnCheckpoint(Trials):
-    """Trials on another checkpoint than the shipped one, whose goldens it shares."""
+class Survivals(msgspec.Struct, frozen=True, kw_only=True):
+    """All variants on one machine."""
 
-    def on(self, directory: Path) -> _OnCheckpoint:
-        self._model = replace(self._model, directory=directory)
-        return self
+    machine: str
+    device: str
+    revision: str
+    variants: list[Survival]
 
 
 def healthy_rows(*, full: bool) -> list[str]:
@@ -53,53 +62,78 @@ def healthy_rows(*, full: bool) -> list[str]:
     return [row.id for row in catalogue.rows if row.id in written and row.section != "build" and row.id != "F-ERR-095"]
 
 
-def run_healthy(out: Path, *, full: bool, workers: int, say: Callable[[str], None]) -> list[Survival]:
-    """Try every healthy variant, and leave `healthy.json` in `out`."""
+def run_healthy(
+    out: Path, *, full: bool, workers: int, limit_s: float, say: Callable[[str], None], names: Sequence[str] = ()
+) -> Survivals:
+    """Try every healthy variant, or those named, and keep `healthy.json` in `out` up to date."""
     rows = healthy_rows(full=full)
-    known = known_faults(_MODULE)
-    trials = Trials(known, _MODULE, out.resolve() / "process", workers, say)
-    found = [
-        _survival(task.fault, known[task.fault].what, tried, rows, witnessed=True)
-        for task, tried in trials.run([Task(name, rows) for name in known])
-    ]
-    for name, make in CHECKPOINTS.items():
-        place = out.resolve() / name
-        place.mkdir(parents=True)
-        others = _OnCheckpoint({}, None, place, workers, say)
-        source = others._model.directory
-        others.on(make(source, place / "checkpoint"))
-        ((_, tried),) = others.run([Task("", rows)])
-        found.append(_survival(name, "a checkpoint", tried, rows, witnessed=False))
-    (out / "healthy.json").write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    devices = gpus()
+    found = Survivals(
+        machine="gpu" if devices else "cpu",
+        device=devices[0].name if devices else cpu_model(),
+        revision=revision().name,
+        variants=[],
+    )
+    for survival in _survivals(out.resolve(), rows, workers, limit_s, say, names):
+        found = msgspec.structs.replace(found, variants=[*found.variants, survival])
+        write_whole(out / "healthy.json", msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     return found
 
 
-def _survival(name: str, what: str, tried: Tried | TrialLost, rows: Sequence[str], *, witnessed: bool) -> Survival:
-    if isinstance(tried, TrialLost):
-        lost = dict.fromkeys(rows, str(tried).splitlines()[-1])
-        return Survival(variant=name, what=what, tried=list(rows), decided=0, failed=lost, ran=False, seconds=0.0)
-    failed = {
-        row.id: row.reason
-        for row in tried.rows
-        if row.verdict in {Verdict.FALSIFIED, Verdict.ERROR} or row.rehearsed is Rehearsed.FAILED
-    }
+def _survivals(
+    out: Path, rows: list[str], workers: int, limit_s: float, say: Callable[[str], None], names: Sequence[str]
+) -> Iterator[Survival]:
+    out.mkdir(parents=True, exist_ok=True)
+    known = known_faults(_MODULE)
+    bench = Bench(known, _MODULE, out / "process", workers, say, limit_s)
+    for task, tried in Trials(bench).run([Task(name, rows) for name in known if not names or name in names]):
+        yield _survival(task.fault, known[task.fault].what, tried, witnessed=True)
+    shipped = resolve_model(None)
+    for name, make in CHECKPOINTS.items():
+        if names and name not in names:
+            continue
+        place = out / name
+        place.mkdir()
+        model = replace(shipped, directory=make(shipped.directory, place / "checkpoint"))
+        ((_, tried),) = Trials(replace(bench, faults={}, module=None), model).run([Task("", rows)])
+        yield _survival(name, "a checkpoint", tried, witnessed=False)
+
+
+def _survival(name: str, what: str, tried: Tried, *, witnessed: bool) -> Survival:
+    failed = {row.id: row.reason for row in tried.rows if alarmed(row)}
     failed |= {f"smoke: {step}": "failed" for step in tried.smoke_failures}
+    failed |= dict.fromkeys(tried.lost, tried.cause)
     decided = sum(row.verdict is not Verdict.UNTESTED or row.rehearsed is not None for row in tried.rows)
-    ran = not witnessed or f"ran {name} " in tried.witness
     return Survival(
-        variant=name, what=what, tried=[row.id for row in tried.rows], decided=decided, failed=failed, ran=ran,
-        seconds=tried.seconds,
+        variant=name, what=what, tried=[row.id for row in tried.rows], decided=decided, failed=failed,
+        ran=not witnessed or f"ran {name} " in tried.witness, seconds=tried.seconds,
     )  # fmt: skip
 
 
-def main() -> None:
-    """Try all variants on the sample and say what failed them."""
-    import sys
+def _said(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
-    survivals = run_healthy(Path(sys.argv[1]), full="--full" in sys.argv, workers=2, say=lambda _: None)
-    for one in survivals:
+
+def main() -> None:
+    """Try all variants and say what failed them."""
+    from conformance.faults.running import confined
+
+    parser = argparse.ArgumentParser(description="Healthy variants: no row may fail one.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--full", action="store_true", help="all rows, instead of a sample")
+    parser.add_argument("--variant", action="append", default=[], help="this variant; repeatable")
+    parser.add_argument("-n", "--workers", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=600.0, help="seconds a variant may take")
+    parser.add_argument("--devices", default="", help="GPUs to use, as in `falsify severity`")
+    given = parser.parse_args()
+    confined(given.devices)
+    survivals = run_healthy(
+        given.out, full=given.full, workers=given.workers, limit_s=given.limit, names=given.variant,
+        say=_said,
+    )  # fmt: skip
+    for one in survivals.variants:
         sys.stdout.write(f"{one.variant}: {one.decided} rows, ran {one.ran}, failed {one.failed}, {one.seconds} s\n")
-    sys.exit(any(one.failed or not one.ran for one in survivals))
+    sys.exit(any(one.failed or not one.ran for one in survivals.variants))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """NVML: what the driver says about devices and who holds their memory. Our witness, never the engine's word.
 
 Whether this is a GPU machine is decided here and by device files, never by torch: a CPU build of torch on a GPU
-machine is a finding, not a rehearsal. `CUDA_VISIBLE_DEVICES`, which the engine is given too, is heeded: an index is
-one among the devices that it leaves visible, and where it is empty there is none.
+machine is a finding, not a rehearsal.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,9 @@ from typing import Any
 import msgspec
 import pynvml
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+NONE = "-1"
+"""What hides every device on purpose; an empty text may be a scheduler's mistake, and is an error."""
 _DEVICE_FILES = "nvidia[0-9]*"
 
 
@@ -53,28 +55,67 @@ class Gpu(msgspec.Struct, frozen=True):
     processes: list[GpuProcess]
 
 
+def confine(indices: Sequence[int]) -> None:
+    """Let this process and what it starts see only these devices, renumbered from 0; none is a machine without one.
+
+    For matrices of planted faults, which share a machine; a trial of an engine never does this.
+    """
+    uuids = [device.uuid for device in gpus() if device.index in indices]
+    os.environ[VISIBLE] = ",".join(uuids) or NONE
+
+
 def gpus(dev: Path = Path("/dev")) -> list[Gpu]:
-    """All NVIDIA devices visible to the operating system; empty on a machine without one.
+    """The NVIDIA devices of this machine, in CUDA's order; empty on a machine without one.
+
+    Where `CUDA_VISIBLE_DEVICES` is set, those it names: place 0 is then what an engine calls `cuda:0`. `-1` is CUDA's
+    word for none: a machine without a device.
 
     Raises:
-        DeviceUnusable: device files exist but NVML cannot be used, or lists none.
+        DeviceUnusable: device files exist but NVML cannot be used, or lists none, or every device is hidden.
     """
+    names = _visible_names()
+    if names == [NONE]:
+        return []
+    found = _all_gpus(dev)
+    if names is None or not found:
+        return found
+    named = [_named(name, found) for name in names]
+    if not named:
+        raise DeviceUnusable("CUDA_VISIBLE_DEVICES hides every device; --rehearse tries the CPU path")
+    return named
+
+
+def _visible_names() -> list[str] | None:
+    named = os.environ.get(VISIBLE)
+    return None if named is None else [name.strip() for name in named.split(",") if name.strip()]
+
+
+def _named(name: str, devices: Sequence[Gpu]) -> Gpu:
+    """The device that CUDA means by this name: its place, or the beginning of its UUID."""
+    if name.isdecimal() and int(name) < len(devices):
+        return devices[int(name)]
+    matching = [device for device in devices if device.uuid.startswith(name)]
+    if len(matching) != 1:
+        raise DeviceUnusable(f"CUDA_VISIBLE_DEVICES names {name!r}, which NVML does not list")
+    return matching[0]
+
+
+def _all_gpus(dev: Path) -> list[Gpu]:
     files = sorted(path.name for path in dev.glob(_DEVICE_FILES))
     try:
         with session():
-            count = pynvml.nvmlDeviceGetCount()
-            found = [_describe(index) for index in range(len(_visible()))]
+            found = [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         if files:
             raise DeviceUnusable(f"{', '.join(files)} present, NVML says {error}") from error
         return []
-    if files and not count:
+    if files and not found:
         raise DeviceUnusable(f"{', '.join(files)} present, NVML lists no device")
     return found
 
 
 def memory_in_use(index: int) -> int:
-    """Bytes in use on the whole device, reserved ones left out (NVML memory v2)."""
+    """Bytes in use on the whole device at this place of CUDA's, reserved ones left out (NVML memory v2)."""
     with session():
         handle = _handle(index)
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
@@ -95,6 +136,20 @@ def utilisation(index: int) -> int:
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
 
+def _handle(index: int) -> Any:
+    """NVML's handle of `cuda:index`; NVML itself knows nothing of `CUDA_VISIBLE_DEVICES`."""
+    names = _visible_names()
+    name = str(index) if names is None else names[index]
+    return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else _by_uuid(name)
+
+
+def _by_uuid(name: str) -> Any:
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(name)
+    except pynvml.NVMLError as error:
+        raise DeviceUnusable(f"CUDA_VISIBLE_DEVICES names {name!r}: {error}") from error
+
+
 @contextmanager
 def session() -> Iterator[None]:
     """NVML kept open; sessions may nest, and all but the first cost nothing."""
@@ -105,36 +160,8 @@ def session() -> Iterator[None]:
         pynvml.nvmlShutdown()
 
 
-def _handle(index: int) -> Any:
-    return pynvml.nvmlDeviceGetHandleByIndex(_visible()[index])
-
-
-def _visible() -> list[int]:
-    """NVML's own indices of the devices that CUDA shows, in its order: up to the first name that means none."""
-    count = pynvml.nvmlDeviceGetCount()
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return list(range(count))
-    found: list[int] = []
-    for name in map(str.strip, named.split(",")):
-        index = _index_of(name, count)
-        if index is None or index in found:
-            break
-        found.append(index)
-    return found
-
-
-def _index_of(name: str, count: int) -> int | None:
-    if name.isdecimal():
-        return int(name) if int(name) < count else None
-    if not name.startswith("GPU-"):
-        return None
-    uuids = [_text(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
-    return next((index for index, uuid in enumerate(uuids) if uuid.startswith(name)), None)
-
-
 def _describe(index: int) -> Gpu:
-    handle = _handle(index)
+    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2)
     version = int(pynvml.nvmlSystemGetCudaDriverVersion())
     return Gpu(

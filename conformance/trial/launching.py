@@ -17,9 +17,10 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 
 
 def engine_environment(extra: dict[str, str]) -> dict[str, str]:
-    """A small, stated environment: what the system needs, one thread, our packages, and the manifest's own."""
+    """A small, stated environment: what the system needs, NVML's order of devices, one thread, our packages, extra."""
     passed = {key: value for key, value in os.environ.items() if key in _PASSED_ON or key.startswith(_PASSED_PREFIXES)}
     fixed = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "OMP_NUM_THREADS": "1",
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": str(PROJECT),

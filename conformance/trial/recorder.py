@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -34,8 +35,16 @@ class TwiceRecorded(Exception):
         super().__init__(f"{row_id} was recorded twice")
 
 
+class RecordUnwritable(Exception):
+    """The record cannot be written any more; what there is of it ends with a whole line and has no footer."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        self.path, self.error = path, error
+        super().__init__(f"{path}: {error.strerror}; the record is truncated and settles nothing")
+
+
 class Recorder:
-    """Appends lines to the record and flushes each one; `finish` fills in every row that has none."""
+    """Appends lines to the record, each whole or not at all; `finish` fills in every row that has none."""
 
     def __init__(self, directory: Path, header: Header, listener: Listener) -> None:
         self.path = directory / RECORD_FILE
@@ -43,7 +52,8 @@ class Recorder:
         self.results: dict[str, RowResult] = {}
         self._listener = listener
         self._began = time.monotonic()
-        self._file = self.path.open("xb")
+        self._file = self.path.open("xb", buffering=0)
+        self._unwritable: RecordUnwritable | None = None
         try:
             self._write(encode_line(header))
         except BaseException:
@@ -71,8 +81,8 @@ class Recorder:
         self._keep(result)
         self._listener.row_finished(result)
 
-    def finish(self, ended: Ended, absent: Callable[[str], RowResult]) -> Record:
-        """Write a line for every row that has none (`absent` says why), then the footer."""
+    def finish(self, ended: Ended, absent: Callable[[str], RowResult], *, duration_s: float | None = None) -> Record:
+        """Write a line for every row that has none (`absent` says why), then the footer; it took as long as told."""
         for row_id in self.header.rows:
             if row_id not in self.results:
                 self._keep(absent(row_id))
@@ -80,7 +90,7 @@ class Recorder:
         footer = Footer(
             ended=ended,
             finished=now(),
-            duration_s=round(time.monotonic() - self._began, 3),
+            duration_s=round(time.monotonic() - self._began if duration_s is None else duration_s, 3),
             exit_code=exit_code(rows, rehearsal=self.header.rehearsal, ended=ended),
             counts=counts(rows),
             verdict=headline_verdict(rows),
@@ -95,8 +105,18 @@ class Recorder:
         self._write(encode_line(result))
 
     def _write(self, line: bytes) -> None:
-        self._file.write(line)
-        self._file.flush()
+        """One whole line; after the first that cannot be written no other follows, however much room comes back."""
+        if self._unwritable is not None:
+            raise self._unwritable
+        before, rest = self._file.tell(), memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self._unwritable = RecordUnwritable(self.path, error)
+            with suppress(OSError):
+                self._file.truncate(before)
+            raise self._unwritable from error
 
 
 def untested(row_id: str, reason: str) -> RowResult:

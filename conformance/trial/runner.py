@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,19 +20,23 @@ import pytest
 from conformance.catalogue import Catalogue, load_catalogue
 from conformance.corpus.models import ModelUnderTrial, resolve_model
 from conformance.environment import fingerprint
-from conformance.manifest import BrokenManifest, LoadedManifest, load_manifest
+from conformance.manifest import BrokenManifest, LoadedManifest, load_manifest, require_installed
 from conformance.probes.nvml import Gpu, gpus
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import DriverFailure
-from conformance.record import SCHEMA_VERSION, EngineIdentity, Header, ModelIdentity, Record, RowResult
+from conformance.record import SCHEMA_VERSION, EngineIdentity, Header, ModelIdentity, Record, RowResult, Shard
 from conformance.revision import revision
 from conformance.thresholds import load_thresholds
+from conformance.trial.host_lock import leased_gpu
+from conformance.trial.inputs import inputs_of
 from conformance.trial.inventory import CHECKS_DIRECTORY, inventory
 from conformance.trial.launching import launch_of
 from conformance.trial.outcome import INTERRUPTED, NOT_SELECTED, NOT_WRITTEN
 from conformance.trial.plan import DEFAULT_PEER, Plan
 from conformance.trial.recorder import Ended, Listener, Recorder, now, untested
 from conformance.trial.relay import NO_RESULT, Relay
+from conformance.trial.room import room_is_gone
+from conformance.trial.sharding import Part
 from conformance.trial.signals import Stop
 from conformance.verdicts import Verdict
 
@@ -57,10 +61,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     shuffle: bool = False
     require_gpu: bool = False
+    rehearse: bool = False
     out: Path = Path("falsify-run")
     workers: int = 1
     profile: Literal["default", "long"] = "default"
     command: tuple[str, ...] = ()
+    part: Part | None = None
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -77,51 +83,104 @@ class Ready(msgspec.Struct, frozen=True):
     header: Header
     phases: tuple[tuple[str, ...], ...]
     absent: dict[str, str]
+    inputs_sha256: str
 
 
 def prepare(options: Options) -> Ready:
-    """Validate the request and fix the plan; nothing of the engine has run yet.
+    """Validate the request, fix the plan and give it its run directory; nothing of the engine has run yet.
 
     Raises:
-        UnknownSelector, UnknownEngine, BrokenManifest, CatalogueMismatch, GpuRequired, DeviceUnusable, OSError with
-            the path that cannot be written, and what `resolve_model` raises.
+        DiskFull, OSError with the path that cannot be written, and what `plan_trial` raises.
+    """
+    return placed(plan_trial(options), options.out)
+
+
+def plan_trial(options: Options) -> Ready:
+    """Validate the request and fix everything but the run directory; nothing is written.
+
+    Raises:
+        UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, CatalogueMismatch, GpuRequired,
+            DeviceUnusable, and what `resolve_model` raises.
     """
     catalogue = load_catalogue()
     written = inventory(catalogue)
-    chosen = catalogue.select(options.words, options.sections)
+    whole = catalogue.select(options.words, options.sections)
+    mine = options.part.rows([row.id for row in whole]) if options.part else [row.id for row in whole]
+    chosen = [row for row in whole if row.id in mine]
     manifest = load_manifest(options.engine)
     if manifest.manifest.driver is None:
         raise BrokenManifest(manifest.path, "no [driver] table: nothing to start")
-    devices = gpus()
+    require_installed(manifest)
+    devices = [] if options.rehearse else gpus()
     if options.require_gpu and not devices:
         raise GpuRequired
     model = resolve_model(options.model)
-    directory = new_run_directory(options.out)
-    plan = _plan(options, directory, manifest, model, [row.id for row in chosen if row.id in written], bool(devices))
-    plan.write()
-    absent = {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
-    absent |= {row.id: NOT_WRITTEN for row in chosen if row.id not in written}
+    absent = {row.id: NOT_WRITTEN for row in catalogue.rows if row.id not in written}
+    absent |= _left_out(manifest, catalogue)
+    absent |= {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
+    plan = _plan(options, manifest, model, [row.id for row in chosen if row.id not in absent], bool(devices))
     header = _header(options, plan, manifest, catalogue, devices)
-    return Ready(plan, header, _phases(catalogue, plan), absent)
+    plan = msgspec.structs.replace(plan, device=_device_name(header, plan))
+    inputs = inputs_of(header, manifest, model.goldens_directory, shuffle=options.shuffle).sha256
+    if options.part is not None:
+        shard = Shard(options.part.index, options.part.of, header.selected, inputs)
+        header = msgspec.structs.replace(header, selected=mine, shard=shard)
+    return Ready(plan, header, _phases(catalogue, plan), absent, inputs)
+
+
+def placed(ready: Ready, out: Path) -> Ready:
+    """The trial with a new run directory under `out`, and its plan in it.
+
+    Raises:
+        DiskFull, OSError: nothing can be written there.
+    """
+    directory = new_run_directory(out)
+    full = room_is_gone(directory)
+    if full is not None:
+        shutil.rmtree(directory)
+        raise full
+    plan = msgspec.structs.replace(ready.plan, run_dir=str(directory))
+    plan.write()
+    header = msgspec.structs.replace(ready.header, trial_id=directory.name)
+    return msgspec.structs.replace(ready, plan=plan, header=header)
 
 
 def run_trial(ready: Ready, workers: int, listener: Listener, stop: Stop) -> Trial:
     """Run the checks and leave a valid record, whatever happens short of SIGKILL.
 
     Raises:
-        OSError: the record cannot be written; what there is of it has no footer.
+        RecordUnwritable: what there is of the record has no footer.
     """
     directory = ready.plan.directory
     header = msgspec.structs.replace(
         ready.header, engine=stop.attempt(partial(_introduced, ready), ready.header.engine)
     )
     try:
-        with Recorder(directory, header, listener) as recorder:
+        with _device(ready, stop), Recorder(directory, header, listener) as recorder:
             ended, cause = stop.attempt(partial(_run_phases, ready, recorder, workers, stop), ("interrupted", ""))
             record = recorder.finish(ended, partial(_absent, ready.absent, ended, cause))
     finally:
         shutil.rmtree(directory / "exchange", ignore_errors=True)
     return Trial(directory, record)
+
+
+def _device(ready: Ready, stop: Stop) -> AbstractContextManager[None]:
+    """The trial's GPU, which no other trial uses until this one is over; nothing in a rehearsal."""
+    if not ready.plan.gpu:
+        return nullcontext()
+    device = gpus()[ready.plan.device_index]
+    waiting = partial(_say, f"waiting for {device.name}: another trial has it")
+    return leased_gpu(device.uuid, waiting=waiting, stopped=lambda: stop.requested)
+
+
+def _device_name(header: Header, plan: Plan) -> str:
+    """The device's hash in the fingerprint; nothing in a rehearsal."""
+    return str(header.environment["gpus"][plan.device_index]["uuid"]) if plan.gpu else ""
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):
+        sys.stderr.write(f"falsify: {message}\n")
 
 
 def new_run_directory(out: Path) -> Path:
@@ -193,9 +252,8 @@ def _pytest_environment(directory: Path) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _plan(  # noqa: PLR0917  one call site
+def _plan(
     options: Options,
-    directory: Path,
     manifest: LoadedManifest,
     model: ModelUnderTrial,
     rows: list[str],
@@ -203,7 +261,7 @@ def _plan(  # noqa: PLR0917  one call site
 ) -> Plan:
     identity = ModelIdentity(model.name, model.kind, model.sha256, model.nbytes)
     return Plan(
-        run_dir=str(directory),
+        run_dir="",
         engine=str(manifest.path),
         model=identity,
         model_dir=str(model.directory),
@@ -219,6 +277,15 @@ def _plan(  # noqa: PLR0917  one call site
     )
 
 
+def _left_out(loaded: LoadedManifest, catalogue: Catalogue) -> dict[str, str]:
+    """Rows that the manifest says make no sense for its engine, with its reason."""
+    reasons = loaded.manifest.untested
+    if unknown := set(reasons) - {row.id for row in catalogue.rows} - {row.section for row in catalogue.rows}:
+        raise BrokenManifest(loaded.path, f"[untested] names {min(unknown)!r}, neither a row nor a section")
+    told = {row.id: reasons.get(row.id, reasons.get(row.section)) for row in catalogue.rows}
+    return {row_id: f"the manifest says: {reason}" for row_id, reason in told.items() if reason}
+
+
 def _reproduce(options: Options) -> str:
     words = ["falsify", "run"]
     if options.engine != "reference":
@@ -227,6 +294,8 @@ def _reproduce(options: Options) -> str:
         words += ["--model", options.model]
     if options.peer:
         words += ["--peer", options.peer]
+    if options.rehearse:
+        words += ["--rehearse"]
     if options.profile != "default":
         words += ["--profile", options.profile]
     return shlex.join([*words, "--seed", str(options.seed)])
@@ -238,7 +307,7 @@ def _header(
     ran = revision()
     return Header(
         schema=SCHEMA_VERSION,
-        trial_id=plan.directory.name,
+        trial_id="",
         started=now(),
         engine=_identity(manifest),
         model=plan.model,

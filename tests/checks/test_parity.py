@@ -3,7 +3,8 @@
 import pytest
 from control_stands import judged, manifest_of, stand_of
 
-from checks.support.parity import observe_parity
+from checks.support.parity import cases_of_peer, observe_parity
+from checks.support.quality import golden_cases
 from conformance.corpus.models import resolve_model
 from conformance.trial.stand import NotTried
 from conformance.verdicts import Verdict
@@ -70,3 +71,54 @@ def test_who_begins_changes_with_every_pair(monkeypatch):
 
     assert module._pair(mine, other, 0, LENGTHS) == module._pair(mine, other, 1, LENGTHS) == (2.0, 2.0)
     assert asked == ["mine", "other", "other", "mine"]
+
+
+def test_a_peer_that_is_not_installed_says_what_to_install(tmp_path):
+    lacking = tmp_path / "lacking.toml"
+    lacking.write_text(
+        '[engine]\nname = "lacking"\nrequires = ["no_such_module"]\nextra = "llama-cpp"\n\n[driver]\ncommand = ["x"]\n'
+    )
+
+    with (
+        stand_of(tmp_path, "Healthy", "F-PERF-090", peer=lacking) as stand,
+        pytest.raises(NotTried, match=r"no module 'no_such_module'.*pip install 'falsify-inference\[llama-cpp\]'"),
+    ):
+        observe_parity(stand, resolve_model("random").directory, device="cpu")
+
+
+def test_a_peer_that_reads_gguf_confirms_the_golden_decisions(tmp_path):
+    peer = manifest_of(tmp_path, "Steady", formats=["gguf"])
+    with stand_of(tmp_path, "Healthy", "F-QUAL-076", peer=peer) as stand:
+        cases = golden_cases(stand)[:2]
+
+        assert [case.name for case in cases_of_peer(stand, cases)] == [case.name for case in cases]
+
+
+def test_a_peer_that_reads_no_gguf_confirms_nothing(tmp_path):
+    peer = manifest_of(tmp_path, "Steady")
+    with (
+        stand_of(tmp_path, "Healthy", "F-QUAL-076", peer=peer) as stand,
+        pytest.raises(NotTried, match="peer Steady does not read GGUF"),
+    ):
+        cases_of_peer(stand, golden_cases(stand)[:1])
+
+
+def test_a_peer_that_leaves_the_golden_run_everywhere_confirms_nothing(tmp_path, monkeypatch):
+    from checks.support import parity as module
+
+    monkeypatch.setattr(module, "decisions_of", lambda answer: [-1])
+    peer = manifest_of(tmp_path, "Steady", formats=["gguf"])
+    with (
+        stand_of(tmp_path, "Healthy", "F-QUAL-076", peer=peer) as stand,
+        pytest.raises(NotTried, match="answers no case as the golden run"),
+    ):
+        cases_of_peer(stand, golden_cases(stand)[:1])
+
+
+@pytest.mark.slow
+def test_llama_cpp_decodes_beside_the_engine(tmp_path):
+    pytest.importorskip("llama_cpp")
+    sample, _ = parity(tmp_path, "Steady", "llama_cpp")
+
+    assert sample.note.startswith("llama_cpp llama-cpp-python")
+    assert min(sample.values) > 0

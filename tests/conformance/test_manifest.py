@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conformance.manifest import BrokenManifest, UnknownEngine, known_engines, load_manifest
+from conformance.manifest import (
+    BrokenManifest,
+    EngineNotInstalled,
+    UnknownEngine,
+    known_engines,
+    load_manifest,
+    require_installed,
+)
+from conformance.trial.runner import Options, prepare
 
 MINIMAL = '[engine]\nname = "x"\n'
 
@@ -68,3 +76,36 @@ def test_what_is_filled_in_is_never_filled_again(tmp_path_factory, prompt, token
     filled = loaded.filled(["{prompt}", "{max_tokens}"], prompt="{max_tokens}{python}" + prompt, max_tokens=str(tokens))
 
     assert filled == ["{max_tokens}{python}" + prompt, str(tokens)]
+
+
+def test_an_engine_that_is_not_installed_is_named_with_what_to_install(tmp_path):
+    loaded = load(tmp_path, MINIMAL + 'requires = ["json", "no_such_module.inner"]\nextra = "mlx"\n')
+
+    with pytest.raises(EngineNotInstalled) as missing:
+        require_installed(loaded)
+
+    assert "no module 'no_such_module.inner'" in str(missing.value)
+    assert "falsify-inference[mlx]" in str(missing.value)
+
+
+@pytest.mark.parametrize("key", ["F-NO-001", "colour"])
+def test_a_left_out_row_that_does_not_exist_is_a_broken_manifest(tmp_path, key):
+    path = tmp_path / "engine.toml"
+    path.write_text(MINIMAL + f'[driver]\ncommand = ["x"]\n[untested]\n{key} = "why"\n')
+
+    with pytest.raises(BrokenManifest, match=f"names '{key}', neither a row nor a section"):
+        prepare(Options(engine=str(path), model="random", out=tmp_path))
+
+
+def test_a_manifest_leaves_rows_and_sections_out_with_its_reason(tmp_path):
+    path = tmp_path / "engine.toml"
+    path.write_text(MINIMAL + '[driver]\ncommand = ["x"]\n[untested]\nload = "no loader"\nF-LOAD-056 = "own"\n')
+    ready = prepare(Options(engine=str(path), model="random", out=tmp_path, sections=("load", "parse")))
+
+    assert {ready.absent[row] for row in ready.absent if row.startswith("F-LOAD")} == {
+        "the manifest says: no loader",
+        "the manifest says: own",
+    }
+    assert ready.absent["F-LOAD-056"] == "the manifest says: own"
+    assert {row.rsplit("-", 1)[0] for row in ready.plan.rows} == {"F-PARSE"}
+    assert ready.absent["F-MEM-029"] == "not selected"

@@ -44,6 +44,18 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
+    "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
+    "falsify run --engine docs/examples/rust/rust.toml --section parse": (
+        "tests/conformance/engines/test_rust_example.py runs rows of it"
+    ),
+    "falsify smoke --engine docs/examples/rust/rust.toml": "tests/conformance/engines/test_rust_example.py",
+    "falsify matrix matrix.toml": "tests/conformance/trial/test_matrix.py",
+    "falsify matrix matrix.toml --cell 1": "tests/conformance/trial/test_matrix.py",
+    "falsify matrix matrix.toml --collect": "tests/conformance/trial/test_matrix.py",
+    "falsify run --shard 1/2 --out part-1": "tests/conformance/trial/test_merging.py, with another engine",
+    "falsify run --shard 2/2 --out part-2": "tests/conformance/trial/test_merging.py, with another engine",
+    "falsify merge part-1/latest part-2/latest": "tests/conformance/trial/test_merging.py",
     "falsify golden ./checkpoint": "tests/conformance/test_cli.py, on a copy of the random checkpoint",
     "python -m conformance.corpus.safetensors.format_page": "tests/corpus/test_format_page.py compares",
     "falsify gate falsify-run/latest --gate gate.toml": "tests/conformance/test_cli_records.py",
@@ -56,6 +68,8 @@ RUN_ELSEWHERE = {
     "falsify render falsify-run/latest --baseline main.jsonl --history falsify-run": (
         "tests/conformance/test_cli_records.py"
     ),
+    "falsify severity": "tests/faults, fault by fault; whole, it takes an hour",
+    "nox -s severity": "takes an hour; it is `falsify severity`",
     "nox -s mutation": "takes hours; tests/mutation/run.py is what it runs",
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
@@ -332,7 +346,7 @@ def trial(directory, *words):
 def test_falsify_engines(tmp_path):
     done = falsify("engines", cwd=tmp_path)
     assert done.returncode == 0
-    assert done.stdout.startswith("reference\t")
+    assert "\nreference\t" in f"\n{done.stdout}"
 
 
 def test_falsify_smoke(tmp_path):

@@ -97,6 +97,7 @@ def test_a_device_that_is_visible_but_unusable_is_the_harnesss_error_in_one_line
         (["--seed", "9" * 30], "--seed"),
         (["--profile", "short"], "--profile 'short': default or long"),
         (["--require-gpu"], "--require-gpu: no NVIDIA device"),
+        (["--rehearse", "--require-gpu"], "--rehearse and --require-gpu exclude each other"),
         (["--out", "/proc/no-place"], "/proc/no-place"),
         (["--out", "/dev/null"], "/dev/null"),
         (["--out", "/dev/full/x"], "/dev/full/x"),

@@ -156,6 +156,16 @@ def test_on_a_gpu_machine_the_row_of_the_start_is_falsified_itself(trial, tmp_pa
     assert finished.record.header.rehearsal is False
 
 
+def test_a_rehearsal_that_is_asked_for_uses_no_device(trial, tmp_path, monkeypatch):
+    monkeypatch.setattr("conformance.trial.runner.gpus", lambda: [a_gpu()])
+
+    finished = trial(write_manifest(tmp_path), DEVICE, rehearse=True)
+
+    assert finished.record.header.rehearsal is True
+    assert rows_of(finished)[DEVICE].rehearsed is Rehearsed.SURVIVED
+    assert "--rehearse" in rows_of(finished)[DEVICE].reproduce
+
+
 @pytest.mark.parametrize(
     ("way", "how"),
     [

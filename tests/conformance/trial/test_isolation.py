@@ -1,17 +1,15 @@
-"""A trial is unaffected by the project it is started in, by its neighbours, and by what it cannot write."""
+"""A trial is unaffected by the project it is started in and by its neighbours."""
 
-import errno
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from trial_support import ROOT, TIMEOUT_S, command, environment, falsify, record_in, write_manifest
 
 from conformance.record import read_record
 from conformance.sources.workshop import fresh_environment
-from conformance.verdicts import ExitCode, Verdict
+from conformance.verdicts import ExitCode
 
 ROWS = ("-k", "F-CUDA-013", "-k", "F-QUAL-068")
 HOSTILE_CONFTEST = "raise RuntimeError('the conftest of somebody else')\n"
@@ -98,80 +96,6 @@ def test_a_directory_called_latest_is_left_alone(tmp_path):
 
     assert done.returncode == ExitCode.OPEN
     assert not list((tmp_path / "out" / "latest").iterdir())
-
-
-def full(limit):
-    """A file that takes `limit` bytes and then is on a full disk."""
-
-    class Full:
-        def __init__(self, file):
-            self._file, self._left = file, limit
-
-        def write(self, data):
-            self._left -= len(data)
-            if self._left < 0:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return self._file.write(data)
-
-        def flush(self):
-            self._file.flush()
-
-        def close(self):
-            self._file.close()
-
-    return Full
-
-
-@pytest.mark.parametrize(("room", "lines"), [(100, 0), (3000, 1)])
-def test_a_full_disk_ends_the_trial_with_four_and_no_footer(tmp_path, monkeypatch, capsys, room, lines):
-    from conformance.cli import main
-    from conformance.trial import recorder
-
-    opened = Path.open
-    monkeypatch.setattr(
-        Path,
-        "open",
-        lambda self, *a, **k: full(room)(opened(self, *a, **k)) if a == ("xb",) and self.name == recorder.RECORD_FILE
-        else opened(self, *a, **k),
-    )  # fmt: skip
-    monkeypatch.setattr(
-        sys,
-        "argv",
-        ["falsify", "run", *ROWS, "--engine", str(write_manifest(tmp_path)), "--out", str(tmp_path / "o"), "-n", "1"],
-    )
-
-    with pytest.raises(SystemExit) as ended:
-        main()
-
-    assert ended.value.code == ExitCode.HARNESS
-    assert capsys.readouterr().err.endswith("OSError: [Errno 28] No space left on device\n")
-    (path,) = (each for each in (tmp_path / "o").glob("*/record.jsonl") if not each.parent.is_symlink())
-    if lines:
-        record = read_record(path)
-        assert record.truncated
-        assert Verdict.FALSIFIED not in {row.verdict for row in record.rows}
-    else:
-        assert path.read_bytes() == b""
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
-def test_a_really_full_disk(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", disk], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("this machine does not let us mount")
-    try:
-        done = falsify(*ROWS, "--engine", write_manifest(tmp_path), "--out", disk, "-n", 1)
-        records = [read_record(path) for path in disk.glob("2*/record.jsonl") if path.stat().st_size]
-    finally:
-        subprocess.run(["umount", disk], check=True)
-
-    assert done.returncode in {ExitCode.USAGE, ExitCode.HARNESS}
-    assert "No space left on device" in done.stderr.splitlines()[-1]
-    assert all(record.truncated or record.footer.exit_code != ExitCode.FALSIFIED for record in records)
 
 
 @pytest.mark.slow

@@ -1,0 +1,30 @@
+"""`falsify compare`: records of several engines on one page. It runs no engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from conformance.cli_support import or_usage
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(compare)
+
+
+def compare(
+    records: Annotated[
+        list[Path], typer.Argument(metavar="RECORD…", help="Records of two or more engines, or their directories.")
+    ],
+    out: Annotated[Path, typer.Option(help="The page that is written.")] = Path("compare.html"),
+) -> None:
+    """Put the records of several engines side by side on one self-contained page."""
+    from conformance.record import read_record, record_file  # noqa: PLC0415
+    from reports.compare import comparison  # noqa: PLC0415
+
+    read = or_usage(lambda: [read_record(record_file(path)) for path in records])
+    or_usage(lambda: out.write_text(comparison(read), encoding="utf-8"))
+    typer.echo(str(out))

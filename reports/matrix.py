@@ -1,0 +1,65 @@
+"""Record of a matrix → one page on which every engine stands beside the others, row by row."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+from conformance.catalogue import Catalogue
+from conformance.matrix.record import CellResult, MatrixRecord
+from conformance.verdicts import Rehearsed
+from reports.summary import GLYPH
+from reports.text import plural, visible
+
+PAGE = "matrix.html"
+_ABSENT = ("UNTESTED", "")
+
+
+def render_matrix(record: MatrixRecord, catalogue: Catalogue) -> str:
+    """The page; everything foreign on it is escaped and nothing is loaded from elsewhere."""
+    settled = [cell for cell in record.cells if cell.verdicts]
+    return _template().render(
+        cells=[_shown(cell) for cell in record.cells],
+        headline=f"{plural(len(record.cells), 'trial')}, {len(record.cells) - len(settled)} without a whole record",
+        problems=_problems(record),
+        glyphs=[(verdict.value, sign) for verdict, sign in GLYPH.items()],
+        table=[(row, [_mark(cell, row) for cell in record.cells]) for row in record.rows],
+        tests={row.id: row.test for row in catalogue.rows},
+    )
+
+
+def _mark(cell: CellResult, row: str) -> tuple[str, str]:
+    verdict = cell.verdicts.get(row)
+    if verdict is None:
+        return _ABSENT
+    rehearsed = cell.rehearsed.get(row)
+    if rehearsed is Rehearsed.FAILED:
+        return "FALSIFIED", "f"
+    return verdict.value, "s" if rehearsed else GLYPH[verdict]
+
+
+def _problems(record: MatrixRecord) -> list[str]:
+    """Why columns may not be compared."""
+    settled = [cell for cell in record.cells if cell.verdicts]
+    problems = []
+    if len({cell.thresholds_sha256 for cell in settled}) > 1:
+        problems.append("The trials were judged by different thresholds.")
+    if len({cell.catalogue_sha256 for cell in settled}) > 1:
+        problems.append("The trials were made with different catalogues.")
+    if any(cell.rehearsal for cell in settled):
+        problems.append("Rehearsals on the CPU are among them: they show nothing about the GPU.")
+    return problems
+
+
+def _shown(cell: CellResult) -> dict[str, object]:
+    texts = {field: visible(getattr(cell, field)) for field in ("name", "engine", "model", "device", "cause")}
+    return {**texts, "exit_code": int(cell.exit_code)}
+
+
+@cache
+def _template() -> Template:
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("matrix.html.jinja")

@@ -1,0 +1,79 @@
+"""`falsify severity`: a long job that can be cut off, goes on, and is judged from what it left."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from conformance.faults.ledger import Ledger
+from conformance.faults.matrix import Matrix
+from conformance.faults.planting import known_faults
+from conformance.faults.pool import Bench, Task, Trials
+from conformance.faults.problems import BadShard
+from conformance.faults.running import chosen_faults, shard_of
+
+OUTSIDE = Path(__file__).with_name("outside_faults.py")
+
+
+def severity(*arguments):
+    command = [sys.executable, "-m", "conformance", "severity", "--fault-module", OUTSIDE, *arguments]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.mark.slow
+def test_faults_from_outside_the_project_are_tried_kept_and_joined(tmp_path):
+    out = tmp_path / "out"
+    first = severity("--out", out, "--shard", "1/2", "-n", "2")
+    assert first.returncode == 0, first.stderr
+    assert "coverage-unchecked" in first.stderr
+
+    whole = severity("--out", out, "-n", "2")
+    assert whole.returncode == 1
+    assert "coverage-unchecked" not in whole.stderr
+    matrix = msgspec.json.decode((out / "severity.json").read_bytes(), type=Matrix)
+    seen = {outcome.fault: outcome.specific for outcome in matrix.faults}
+    assert seen == {"coverage-unchecked": True, "nothing-is-wrong": False}
+    assert matrix.false_alarms == []
+    assert list((out / "trials").iterdir()) == []
+
+    joined = severity("--join", out, "--out", tmp_path / "both.json")
+    assert joined.returncode == 1
+    assert msgspec.json.decode((tmp_path / "both.json").read_bytes(), type=Matrix).faults == matrix.faults
+    assert "coverage-unchecked" in (tmp_path / "both.html").read_text()
+
+
+def test_what_was_asked_for_wrongly_ends_with_2(tmp_path):
+    (tmp_path / "tried").mkdir()
+    (tmp_path / "tried" / "00000-cpu-x.json").write_text("no trial")
+    joining = ["--join", tmp_path, "--out", tmp_path / "j"]
+    for arguments in (["--shard", "3/2"], ["--fault", "no-such"], ["--devices", "first"], joining):
+        ended = severity(*arguments)
+        assert ended.returncode == 2, arguments
+        assert len(ended.stderr.splitlines()) == 1
+
+
+def test_shards_are_all_faults_once():
+    faults = chosen_faults(known_faults(), [], [], "cpu")
+
+    parts = [shard_of(faults, f"{number}/5") for number in range(1, 6)]
+
+    assert sorted(each.name for part in parts for each in part) == sorted(each.name for each in faults)
+    assert shard_of(faults, "") == faults
+    for wrong in ("0/2", "3/2", "1", "a/b", "1/"):
+        with pytest.raises(BadShard):
+            shard_of(faults, wrong)
+
+
+def test_a_trial_over_its_limit_is_ended_and_counts_for_what_it_had_finished(tmp_path):
+    said = []
+    bench = Bench(known_faults(OUTSIDE), OUTSIDE, tmp_path, 1, said.append, limit_s=0.2)
+
+    ((task, tried),) = Trials(bench).run([Task("nothing-is-wrong", ["F-PARSE-041"])])
+
+    assert tried.lost == task.rows
+    assert tried.cause == "no result within 0.2 s"
+    assert "LOST 1 rows" in said[0]
+    assert list(tmp_path.iterdir()) == []
+    assert Ledger(tmp_path / "none").entries == []
