@@ -33,6 +33,7 @@ from conformance.calibration.results import (
 from conformance.catalogue import load_catalogue
 from conformance.judge import Situation, judge
 from conformance.observations import Growth, Observation, Sample
+from conformance.statistics import BLOCKS
 from conformance.thresholds import Limit, Thresholds, load_thresholds
 from conformance.verdicts import Verdict
 
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 MARGINS = (0.0, 0.01, 0.02, 0.05, 0.10)
 STRICTER = (0, 2 << 20, 16 << 20)
 """Limits of growth, in bytes, at which the healthy engine is judged besides the row's own."""
-BLOCKS = 8
 _SITUATION = Situation(gpu=True, is_reference=True)
 
 
