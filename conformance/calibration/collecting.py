@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def subjects(bench: Bench, count: int, row: str) -> Iterator[list[Subject]]:
     with ExitStack() as stack:
         made = []
         for _ in range(count):
-            doses = DoseFile(bench.plan.directory / f"dose-{time.monotonic_ns()}.json")
+            doses = DoseFile(bench.plan.directory / f"dose-{secrets.token_hex(8)}.json")
             doses.give(Dose())
             launch = launch_of(bench.manifest, bench.plan)
             engine = stack.enter_context(Engine(replace(launch, env=launch.env | {DOSE: str(doses.path)})))

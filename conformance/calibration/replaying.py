@@ -164,6 +164,10 @@ def calibrated_rate(
     return CalibratedRate(
         row=which.row,
         name=which.name,
+        series=which.series,
+        alpha=limit.alpha or 0.0,
+        looks=limit.looks,
+        max_sd=limit.max_sd or 0.0,
         processes=values.shape[1],
         mean=float(np.exp(logs.mean())),
         unit=_UNITS.get(which.series, "s"),

@@ -71,11 +71,17 @@ class LimitCurve(_Strict, frozen=True):
 class CalibratedRate(_Strict, frozen=True):
     """A row that rule R1 decides: how the healthy values lie, and the curves.
 
-    `mean` is geometric, `spread` the standard deviation of logarithms, `processes` the size of the pool.
+    `series` names the values of the pool that stand for the row, whose limit is replaced whatever it compares them
+    with; `mean` is geometric, `spread` the standard deviation of logarithms, `processes` the size of the pool. `alpha`,
+    `looks` and `max_sd` are the rule's numbers that were replayed.
     """
 
     row: str
     name: str
+    series: str
+    alpha: float
+    looks: tuple[int, ...]
+    max_sd: float
     processes: int
     mean: float
     unit: str
