@@ -107,6 +107,13 @@ def severity(session: nox.Session) -> None:
 
 
 @nox.session
+def calibrate(session: nox.Session) -> None:
+    """Measure error rates and detectable effects of the timed rows: `nox -s calibrate -- --seconds 230`."""
+    install(session, "--editable", ".")
+    run_and_exit(session, "falsify", "calibrate", *session.posargs)
+
+
+@nox.session
 def mutation(session: nox.Session) -> None:
     """Mutate what decides verdicts and count what its tests kill: `nox -s mutation -- conformance/judge.py`."""
     install(session, "--editable", ".[mutation]", *TEST_TOOLS)
