@@ -5,6 +5,7 @@ Needs the extra `ray`, the project at the same place on every machine, and a dir
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ MOST_ATTEMPTS = 3
 _IN_FLIGHT = 256
 _LOOK_EVERY_S = 0.5
 _PATIENCE_S = 120.0
+_ANSWERS_WITHIN_S = 10.0
 _KIND = "accelerator_type:"
 _SLIVER = 0.001
 """Ray marks a machine by a resource of its GPU's type; asking for any of it asks for such a machine."""
@@ -134,8 +136,11 @@ def _connected(address: str) -> Any:
         raise RayMissing
     import ray  # noqa: PLC0415  an extra, and a second
 
+    host, colon, port = address.rpartition(":")
     try:
+        if colon and port.isdecimal() and "//" not in address:  # Ray itself says so only after minutes
+            socket.create_connection((host, int(port)), _ANSWERS_WITHIN_S).close()
         ray.init(address=address, log_to_driver=False, logging_level="error")
-    except (ConnectionError, ValueError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise NoCluster(address, str(error)) from error
     return ray

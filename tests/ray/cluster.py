@@ -9,8 +9,10 @@ from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
 machines = [cluster.add_node(num_cpus=1) for _ in range(int(sys.argv[1]))]
-print(cluster.address, flush=True)
+sys.stdout.write(f"{cluster.address}\n")
+sys.stdout.flush()
 for line in sys.stdin:
     cluster.remove_node(machines[int(line)], allow_graceful=False)
-    print("killed", flush=True)
+    sys.stdout.write("killed\n")
+    sys.stdout.flush()
 cluster.shutdown()
