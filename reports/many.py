@@ -83,8 +83,8 @@ def _pairs(table: pd.DataFrame, one: str, other: str) -> list[tuple[str, str]]:
 
 
 def _share_line(row: str, shares: pd.Series[float]) -> str:
-    told = ", ".join(f"{one_line(str(name), _NAME)} {share:.0%}" for name, share in shares.dropna().items())
-    return f"{row:12} {told}"
+    told = sorted(f"{one_line(str(name), _NAME)} {share:.0%}" for name, share in shares.dropna().items())
+    return f"{row:12} {', '.join(told)}"
 
 
 def _hit(line: Mapping[Hashable, object]) -> str:
