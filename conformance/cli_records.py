@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from conformance.record import Record
 
 RecordArgument = Annotated[
-    Path, typer.Argument(metavar="RECORD", help="A record.jsonl, or the directory that holds it.")
+    Path, typer.Argument(metavar="RECORD", help="A record.jsonl, the directory that holds it, or a scorecard.")
 ]
 BaselineOption = Annotated[Path | None, typer.Option("--baseline", help="An earlier record to compare with, by check.")]
 GateOption = Annotated[
@@ -109,7 +109,7 @@ def render(  # noqa: PLR0917  one parameter an option
         Path | None, typer.Option("--history", help="A directory of earlier records, for the dots beside each row.")
     ] = None,
     severity: Annotated[
-        Path | None, typer.Option(help="A severity.json: which planted fault each check kills.")
+        Path | None, typer.Option(help="What `falsify severity` left: which planted fault each check sees.")
     ] = None,
     done: Annotated[
         Path | None, typer.Option(help="A done.json: gates with command, value, threshold, verdict.")
@@ -121,7 +121,8 @@ def render(  # noqa: PLR0917  one parameter an option
     """
     from conformance.record import record_file  # noqa: PLC0415
     from reports.history import read_history  # noqa: PLC0415
-    from reports.tables import read_done, read_kills  # noqa: PLC0415
+    from reports.kills import read_severity  # noqa: PLC0415
+    from reports.tables import read_done  # noqa: PLC0415
     from reports.written import Attachments, write_reports  # noqa: PLC0415
 
     read = _record(record)
@@ -132,7 +133,7 @@ def render(  # noqa: PLR0917  one parameter an option
         decision=_decided(read, gate_file, compared) if gate_file else None,
         comparison=compared,
         history=or_usage(lambda: read_history(history_of, before=read)) if history_of else (),
-        kills=or_usage(lambda: read_kills(severity)) if severity else None,
+        severity=or_usage(lambda: read_severity(severity)) if severity else None,
         done=or_usage(lambda: read_done(done)) if done else None,
         source=record_file(record),
     )
@@ -202,8 +203,11 @@ def records(
 
 
 def _record(path: Path) -> Record:
-    from conformance.record import read_record, record_file  # noqa: PLC0415
+    from conformance.record import parse_record, read_record, record_file  # noqa: PLC0415
+    from reports.embedded import record_within  # noqa: PLC0415
 
+    if path.suffix == ".html":
+        return or_usage(lambda: parse_record(record_within(path), path))
     return or_usage(lambda: read_record(record_file(path)))
 
 

@@ -62,7 +62,7 @@ def compare(baseline: Record, record: Record) -> Comparison:
     found = [change for row_id in ids for change in _changes(row_id, old.get(row_id), new.get(row_id))]
     order = {change: place for place, change in enumerate(Change)}
     found.sort(key=lambda each: order[each.change])
-    return Comparison(baseline.header.trial_id, tuple(found), tuple(_unlike(baseline.header, record.header)))
+    return Comparison(baseline.header.trial_id, tuple(found), tuple(unlike(baseline.header, record.header)))
 
 
 def standing(result: RowResult) -> str:
@@ -122,7 +122,8 @@ def _amount(observation: Observation) -> int:
     return len(observation.values) if isinstance(observation, Sample) else 1
 
 
-def _unlike(old: Header, new: Header) -> Iterator[str]:
+def unlike(old: Header, new: Header) -> Iterator[str]:
+    """What makes two trials incomparable in speed and memory, in words; nothing where they compare."""
     if old.rehearsal != new.rehearsal:
         yield "one of them is a rehearsal on the CPU"
     if old.model.sha256 != new.model.sha256:

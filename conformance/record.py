@@ -215,6 +215,15 @@ def read_record(path: Path) -> Record:
         raw = path.read_bytes()
     except OSError as error:
         raise BrokenRecord(path, error.strerror or str(error)) from error
+    return parse_record(raw, path)
+
+
+def parse_record(raw: bytes, path: Path) -> Record:
+    """A record from the bytes of its file; `path` is for messages only.
+
+    Raises:
+        BrokenRecord: as `read_record`.
+    """
     lines = _decode_lines(path, raw)
     if not lines or not isinstance(lines[0], Header):
         raise BrokenRecord(path, "line 1 is not a header")

@@ -29,7 +29,9 @@ class ParquetMissing(Exception):
 
 
 def read_history(directory: Path, *, before: Record | None = None) -> tuple[Record, ...]:
-    """The records under a directory, oldest first; `latest` links are not followed, `before` itself is left out.
+    """The records under a directory, oldest first; `latest` links are not followed.
+
+    With `before` only those of the same engine that began earlier: another engine's past is not this one's.
 
     Raises:
         BrokenRecord: one of them cannot be read; a history with holes would look like a better one.
@@ -42,6 +44,7 @@ def read_history(directory: Path, *, before: Record | None = None) -> tuple[Reco
     if before is not None:
         head = before.header
         records = [r for r in records if r.header.trial_id != head.trial_id and r.header.started <= head.started]
+        records = [r for r in records if r.header.engine.name == head.engine.name]
     return tuple(sorted(records, key=lambda record: (record.header.started, record.header.trial_id)))
 
 

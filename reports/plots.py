@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from functools import singledispatch
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 
 from conformance.observations import Growth, LogitsDistance, Measured, Observed, Sample, Tokens
 from conformance.record import Finding
@@ -20,7 +20,7 @@ _LEFT, _RIGHT = 8.0, WIDTH - 8.0
 _STATED_LIMIT = re.compile(r"^(<=|>=|<|>) ([-+0-9.e]+)")
 _MAX_POINTS = 600
 _LINK_RATES = ("pinned", "pageable")
-_CELL, _CELLS_A_LINE, _MAX_CELLS = 9.0, 64, 512
+_PITCH, _GAP, _CELLS_A_LINE, _MAX_CELLS = 9.75, 0.75, 64, 512
 
 
 @singledispatch
@@ -209,10 +209,10 @@ def _strip(expected: list[int], observed: list[int], margins: list[float], noun:
     pairs = list(zip_longest(expected, observed))[:_MAX_CELLS]
     marked = "tie" if tie else "first"
     body = []
-    for step, (want, got) in enumerate(pairs):
-        x = _LEFT + (step % _CELLS_A_LINE) * (_CELL + 0.75)
-        y = 8 + (step // _CELLS_A_LINE) * 22.0
-        body += _strip_cell(x, y, "same" if want == got else marked if step == first else "other")
+    states = ["same" if want == got else marked if step == first else "other" for step, (want, got) in enumerate(pairs)]
+    for (place, state), run in groupby(enumerate(states), key=lambda cell: (cell[0] // _CELLS_A_LINE, cell[1])):
+        cells = [step % _CELLS_A_LINE for step, _ in run]
+        body += _strip_run(_LEFT + cells[0] * _PITCH, 8 + place * 22.0, len(cells), state)
     height = 8 + 22.0 * (-(-len(pairs) // _CELLS_A_LINE))
     words = (
         f"All {len(expected)} {noun}s equal."
@@ -222,13 +222,15 @@ def _strip(expected: list[int], observed: list[int], margins: list[float], noun:
     return document(WIDTH, height + 18, words, [*body, label(_LEFT, height + 12, words, css="quiet")])
 
 
-def _strip_cell(x: float, y: float, state: str) -> list[str]:
+def _strip_run(x: float, y: float, cells: int, state: str) -> list[str]:
+    """Neighbours of the same state as one piece; the first difference is always a cell of its own."""
+    width = cells * _PITCH - _GAP
     if state == "same":
-        return [rect(x, y + 4, _CELL, 8, "same")]
+        return [rect(x, y + 4, width, 8, "same")]
     if state == "other":
-        return [rect(x, y, _CELL, 16, "differs later")]
+        return [rect(x, y, width, 16, "differs later")]
     cross = [line(x + 2, y + 3, x + 7, y + 13, "cross"), line(x + 7, y + 3, x + 2, y + 13, "cross")]
-    return [rect(x, y, _CELL, 16, "tie" if state == "tie" else "differs"), *cross]
+    return [rect(x, y, width, 16, "tie" if state == "tie" else "differs"), *cross]
 
 
 def _divergence(first: int, expected: list[int], observed: list[int], margins: list[float], noun: str) -> str:

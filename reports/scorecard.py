@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,11 +16,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from conformance.catalogue import Catalogue
+from conformance.comparison import unlike
 from conformance.gate.decision import Decision
 from conformance.machine import flattened, machine_hash
-from conformance.record import Record
+from conformance.record import Record, RowResult, counts
 from conformance.verdicts import MEANING, Verdict
 from reports import text
+from reports.embedded import embedded, record_bytes
 from reports.explain import brief, decisive, explain, points
 from reports.extra import Extra
 from reports.gate import paragraph
@@ -32,7 +34,6 @@ from reports.summary import GLYPH, READING_ORDER, Entry, Summary, reasons, summa
 
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_PAGE_BYTES = 1_000_000
-_MAX_EMBEDDED_RECORD = 400_000
 _LONGEST_VALUE = 500
 _ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "system", "python", "torch")
 _SPEAKING = {"gpu", "cpu", "system"}
@@ -52,8 +53,9 @@ class Detail(msgspec.Struct, frozen=True):
 
 _DETAILS = (
     Detail(characters=2_000, points=40, passed=True, download=16_384),
-    Detail(characters=600, points=20, passed=False, download=2_048),
-    Detail(characters=160, points=6, passed=False, download=0),
+    Detail(characters=600, points=20, passed=True, download=2_048),
+    Detail(characters=160, points=6, passed=True, download=0),
+    Detail(characters=160, points=4, passed=False, download=0),
     Detail(characters=60, points=2, passed=False, download=0),
 )
 
@@ -81,7 +83,8 @@ def render_scorecard(
     *,
     exhibits: Mapping[str, Exhibit] | None = None,
     extras: Sequence[Extra] = (),
-    record_sha256: str = "",
+    raw: bytes = b"",
+    killers: Mapping[str, Sequence[str]] | None = None,
     decision: Decision | None = None,
     history: Sequence[Record] = (),
 ) -> str:
@@ -92,22 +95,27 @@ def render_scorecard(
         catalogue: the rows it was judged against.
         exhibits: contents of evidence files by their path in the record; shown as hex and offered for download.
         extras: sections to place after the rows, in order.
-        record_sha256: hash of the record's file, where there is one.
+        raw: the record's file as it is, where there is one; it lies inside the page, and the page names its hash.
+        killers: the planted faults that each check was seen to fail of, by row.
         decision: what a gate file made of the record; without one the page tells the trial's own exit code.
         history: earlier records, oldest first, for the dots of each row.
 
     Raises:
         PageTooLarge: even the shortest form is larger than 1 MB.
     """
-    page = ""
+    page, whole = "", raw or record_bytes(record)
     given: dict[str, Any] = {
         **_of_record(record, catalogue),
-        "record_sha256": record_sha256,
+        "record_sha256": hashlib.sha256(whole).hexdigest(),
+        "embedded": embedded(whole),
+        "nbytes": len(whole),
+        "killers": killers or {},
         "exhibits": exhibits or {},
         "extras": extras,
         "decision": decision,
         "paragraph": paragraph(decision) if decision else "",
         "past": _past(record, history),
+        "trials": [_trial(earlier, record) for earlier in history[-MAX_DOTS:]],
     }
     template = _environment().get_template("scorecard.html.jinja")
     for detail in _DETAILS:
@@ -131,20 +139,28 @@ def _of_record(record: Record, catalogue: Catalogue) -> dict[str, Any]:
         "environment": environment_table(record.header.environment),
         "fingerprint": machine_hash(record.header.environment),
         "fingerprint_line": fingerprint_line(record.header.environment),
-        "embedded": _embedded(record),
         "not_tested": not_tested(record, summary),
     }
 
 
-def _past(record: Record, history: Sequence[Record]) -> dict[str, list[tuple[str, str, str]]]:
-    """How each row fared in earlier trials, oldest first: glyph, verdict, and the trial in words."""
-    past: dict[str, list[tuple[str, str, str]]] = {row.id: [] for row in record.rows}
-    for earlier in history[-MAX_DOTS:]:
-        told = f"{earlier.header.started} {text.one_line(earlier.header.revision, 20)}"
-        for row in earlier.rows:
-            if row.id in past:
-                past[row.id].append((glyph(row), row.verdict.value, told))
-    return past
+def _past(record: Record, history: Sequence[Record]) -> dict[str, list[RowResult | None]]:
+    """How each row fared in earlier trials, oldest first; None where a trial did not have it."""
+    trials = [{row.id: row for row in earlier.rows} for earlier in history[-MAX_DOTS:]]
+    return {row.id: [trial.get(row.id) for trial in trials] for row in record.rows}
+
+
+def _trial(earlier: Record, record: Record) -> dict[str, Any]:
+    """An earlier trial in words, and whether its speed and memory compare with this record's."""
+    header = earlier.header
+    return {
+        "id": header.trial_id,
+        "started": header.started,
+        "model": header.model.name,
+        "revision": header.revision,
+        "machine": machine_hash(header.environment),
+        "unlike": list(unlike(header, record.header)),
+        "counts": counts(earlier.rows),
+    }
 
 
 def _groups(summary: Summary) -> list[Group]:
@@ -176,6 +192,8 @@ def _environment() -> Environment:
         "decisive": decisive,
         "explain": explain,
         "points": points,
+        "glyph": glyph,
+        "glyph_words": "r and R are rows rehearsed on the CPU, survived and failed",
         "hexdump": hexdump,
         "reasons": reasons,
         "download": _download,
@@ -230,16 +248,6 @@ def _named(table: Sequence[tuple[str, str]], key: str) -> str:
     ]
     best = (value for name, value in holding if name.rsplit(".", 1)[-1] in {key, "name", "model", "version"})
     return next(best, holding[0][1] if holding else "")
-
-
-def _embedded(record: Record) -> Markup | None:
-    """The record as JSON that no HTML parser can leave; None where it would take most of the page."""
-    raw = msgspec.json.encode(record).decode()
-    if len(raw) > _MAX_EMBEDDED_RECORD:
-        return None
-    escapes = {ord(character): json.dumps(character)[1:-1] for character in text.hidden(raw)}
-    escapes |= {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
-    return Markup(raw.translate(escapes))  # noqa: S704 no tag, comment or entity can begin without these three
 
 
 def _picture(point: Any, entry: Entry, detail: Detail) -> Markup:

@@ -1,21 +1,16 @@
-"""Two tables that other tools leave as JSON and the page shows: what each planted fault kills, and what is done.
-
-Neither is believed further than it speaks: a fault that killed nothing is shown as survived, a gate without a value
-as not measured.
-"""
+"""Tables that other tools leave as JSON; the definition of done, in which a gate without a value is not measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from markupsafe import Markup
 
-from conformance.catalogue import Catalogue
-from reports.extra import Extra, row_link, table
-from reports.text import listed, one_line, plural
+from reports.extra import Extra, table
+from reports.text import one_line
 
 _CELL = 160
 Kind = TypeVar("Kind")
@@ -29,22 +24,6 @@ class BrokenTable(Exception):
         super().__init__(f"{path}: {cause}")
 
 
-class Kill(msgspec.Struct, frozen=True):
-    """One planted fault: the rows that must fail of it, those of them that did, and others that failed, too."""
-
-    fault: str
-    what: str = ""
-    machine: str = ""
-    expected: tuple[str, ...] = ()
-    killed_by: tuple[str, ...] = ()
-    collateral: tuple[str, ...] = ()
-
-    @property
-    def specific(self) -> tuple[str, ...]:
-        """The expected rows that killed it; only these prove a check."""
-        return tuple(row for row in self.expected if row in self.killed_by)
-
-
 class Done(msgspec.Struct, frozen=True):
     """One gate of the definition of done, as it was measured."""
 
@@ -55,16 +34,6 @@ class Done(msgspec.Struct, frozen=True):
     verdict: str = ""
 
 
-def read_kills(path: Path) -> tuple[Kill, ...]:
-    """Read a severity.json: a list of objects with fault, what, machine, expected, killed_by, collateral.
-
-    Raises:
-        BrokenTable: it is something else.
-        OSError: it cannot be read.
-    """
-    return _read(path, Kill)
-
-
 def read_done(path: Path) -> tuple[Done, ...]:
     """Read a done.json: a list of objects with name, command, value, threshold, verdict.
 
@@ -72,58 +41,20 @@ def read_done(path: Path) -> tuple[Done, ...]:
         BrokenTable: it is something else.
         OSError: it cannot be read.
     """
-    return _read(path, Done)
+    return tuple(read_table(path, list[Done]))
 
 
-def _read(path: Path, kind: type[Kind]) -> tuple[Kind, ...]:
+def read_table(path: Path, kind: type[Kind]) -> Kind:
+    """A JSON file as the given type.
+
+    Raises:
+        BrokenTable: it is something else.
+        OSError: it cannot be read.
+    """
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=list[kind])  # type: ignore[valid-type]
+        return msgspec.json.decode(path.read_bytes(), type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BrokenTable(path, str(error)) from error
-    return tuple(found)
-
-
-def kill_section(kills: Sequence[Kill] | None, catalogue: Catalogue) -> Extra:
-    """The kill matrix, and how many checks are proven able to fail."""
-    title = "Can these checks fail?"
-    if kills is None:
-        return Extra("kills", title, Markup("<p>Not measured: no table of planted faults was given to this page.</p>"))
-    ids = [row.id for row in catalogue.rows]
-    proven = {row for kill in kills for row in kill.specific}
-    unproven = [row for row in ids if row not in proven]
-    machines = listed(sorted({kill.machine for kill in kills if kill.machine}))
-    head = Markup("<p><b>{} of {} checks proven able to fail</b> by {}{}.</p>").format(
-        len(proven & set(ids)), len(ids), plural(len(kills), "planted fault"), f", on {machines}" if machines else ""
-    )
-    if unproven:
-        head += Markup("<details><summary>{} without a killing fault</summary><p>{}</p></details>").format(
-            plural(len(unproven), "check"), Markup(", ").join(map(row_link, unproven))
-        )
-    rows: list[list[Markup | str]] = [
-        [one_line(kill.fault, 60), one_line(kill.what, _CELL), _outcome(kill), _rows(kill.expected, ids),
-         _rows(kill.collateral, ids), one_line(kill.machine, 40)]
-        for kill in kills
-    ]  # fmt: skip
-    columns = ["planted fault", "what is wrong", "outcome", "must fail", "failed, too", "machine"]
-    body = Markup("<details><summary>The kill matrix</summary>{}</details>").format(
-        table(columns, rows, "Kill matrix: planted faults and the checks that they fail")
-    )
-    return Extra("kills", title, head + body)
-
-
-def _outcome(kill: Kill) -> Markup:
-    if kill.expected and len(kill.specific) == len(kill.expected):
-        return Markup("✓ killed")
-    if kill.specific:
-        return Markup('<span class="caution">killed by {} of {}</span>').format(len(kill.specific), len(kill.expected))
-    return Markup('<strong class="bad">✗ survived</strong>')
-
-
-def _rows(rows: Iterable[str], known: Sequence[str]) -> Markup:
-    shown = list(rows)
-    links = [row_link(row) if row in known else Markup("{}").format(one_line(row, 40)) for row in shown[:12]]
-    more = f" and {len(shown) - 12} more" if len(shown) > 12 else ""  # noqa: PLR2004
-    return Markup(", ").join(links) + more
 
 
 def done_section(done: Sequence[Done] | None) -> Extra:

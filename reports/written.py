@@ -18,9 +18,10 @@ from reports.difference import comparison_section
 from reports.extra import Extra
 from reports.hexdump import Exhibit
 from reports.junit import render_junit
+from reports.kills import Severity, kill_section
 from reports.markdown import render_markdown
 from reports.scorecard import render_scorecard
-from reports.tables import Done, Kill, done_section, kill_section
+from reports.tables import Done, done_section
 
 SCORECARD = "scorecard.html"
 _MOST_EXHIBIT_BYTES = 64 * 1024
@@ -33,7 +34,7 @@ class Attachments(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision | None = None
     comparison: Comparison | None = None
     history: tuple[Record, ...] = ()
-    kills: tuple[Kill, ...] | None = None
+    severity: Severity | None = None
     done: tuple[Done, ...] | None = None
     source: Path | None = None
 
@@ -47,13 +48,13 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
     catalogue, attached = load_catalogue(), attachments or Attachments()
     badge = make_badge(record, catalogue)
     source = attached.source or directory / RECORD_FILE
-    digest = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
     scorecard = render_scorecard(
         record,
         catalogue,
         exhibits=exhibits(record, source.parent),
         extras=_extras(attached, catalogue),
-        record_sha256=digest,
+        raw=source.read_bytes() if source.is_file() else b"",
+        killers=attached.severity.killers() if attached.severity else None,
         decision=attached.decision,
         history=attached.history,
     )
@@ -73,7 +74,7 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
 
 def _extras(attached: Attachments, catalogue: Catalogue) -> list[Extra]:
     compared = [comparison_section(attached.comparison)] if attached.comparison else []
-    return [*compared, kill_section(attached.kills, catalogue), done_section(attached.done)]
+    return [*compared, kill_section(attached.severity, catalogue), done_section(attached.done)]
 
 
 def exhibits(record: Record, directory: Path) -> dict[str, Exhibit]:

@@ -96,11 +96,15 @@
     }
   });
 
-  const copyButton = (source, label) => {
+  const unpacked = async (link) => {
+    const packed = Uint8Array.from(atob(link.href.split(",")[1]), (character) => character.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  const copyButton = (source, label, words = async () => source.textContent) => {
     const button = make("button", { type: "button" }, label);
     button.addEventListener("click", async () => {
       try {
-        await navigator.clipboard.writeText(source.textContent);
+        await navigator.clipboard.writeText(await words());
         button.textContent = "Copied";
       } catch {
         getSelection().selectAllChildren(source);
@@ -113,7 +117,7 @@
   for (const command of document.querySelectorAll(".command"))
     command.append(copyButton(command.querySelector("code"), "Copy"));
   const record = document.getElementById("record");
-  if (record) document.getElementById("copy-record").append(copyButton(record, "Copy the record"));
+  document.getElementById("copy-record").append(copyButton(record, "Copy the record", () => unpacked(record)));
   addEventListener("hashchange", read);
   apply();
   read();

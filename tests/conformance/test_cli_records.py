@@ -112,8 +112,9 @@ def test_a_broken_record_in_a_history_is_an_error_and_not_a_hole(falsify):
 
 
 def test_everything_given_is_on_the_page_that_is_rendered(falsify):
-    Path("kills.json").write_bytes(msgspec.json.encode([{"fault": "stale_cache", "expected": ["F-A-001"],
-                                                        "killed_by": ["F-A-001"], "more": 1}]))  # fmt: skip
+    killed = {"row": "F-A-001", "observation": "right", "how": "falsified"}
+    planted = {"fault": "stale_cache", "expected": ["F-A-001"], "killed_by": [killed], "specific": True, "more": 1}
+    Path("kills.json").write_bytes(msgspec.json.encode({"faults": [planted], "parts": [], "more": 1}))
     Path("done.json").write_bytes(msgspec.json.encode([{"name": "lint", "command": "ruff", "value": 0, "threshold": 0,
                                                        "verdict": "met"}]))  # fmt: skip
     Path("gate.toml").write_text('required = ["F-A-002"]')
@@ -124,7 +125,8 @@ def test_everything_given_is_on_the_page_that_is_rendered(falsify):
     assert done.exit_code == ExitCode.OPEN, done.output
     page = Path("page/scorecard.html").read_text()
     for words in ("Gate SHUT: falsified (exit code 1)", "1 of 5 checks proven able to fail", "Against the baseline",
-                  "new failure", "stale_cache", "Earlier trials, oldest first", "ruff"):  # fmt: skip
+                  "new failure", "Seen to fail of</span> stale_cache",
+                  "Earlier trials of this engine", "ruff"):  # fmt: skip
         assert words in page
     assert {path.name for path in Path("page").iterdir()} == {
         "scorecard.html", "junit.xml", "summary.md", "badge.svg", "badge.json",

@@ -37,6 +37,7 @@ from conformance.record import (
 )
 from conformance.thresholds import Limit, Thresholds
 from conformance.verdicts import ExitCode, Verdict, roll_up
+from reports.kills import Kill, Part, Planted, Severity
 
 HOSTILE = (
     '</script><script>alert("pwned")</script><img src=x onerror=alert(1)> \x00\x1b[31mred\x1b[0m\x07 '
@@ -241,6 +242,21 @@ def truncated_record() -> Record:
         row if i < 40 else RowResult(row.id, Verdict.UNTESTED, reason="no record") for i, row in enumerate(whole.rows)
     ]
     return Record(whole.header, rows, None)
+
+
+def severity() -> Severity:
+    """A small kill matrix: a fault seen for what it is, one that was not, one seen in rehearsal only, and an alarm."""
+    stale = Planted("stale_cache", "memory", "the cache of the last prompt", "vllm 1", "gpu", ("F-MEM-029",),
+                    ("F-MEM-029",), (Kill("F-MEM-029", "rate", "falsified"),), ("F-MEM-030",), True)  # fmt: skip
+    idle = Planted("idle", "speed", HOSTILE, HOSTILE, "gpu", ("F-MEM-031",), reasons=(f"unseen: {HOSTILE}",))
+    loud = Planted("loud", "memory", "breaks all", "", "cpu", ("F-MEM-032",), ("F-MEM-032",),
+                   (Kill("F-MEM-032", "growth", "falsified"),), reasons=("smoke fails with it",))  # fmt: skip
+    slow = Planted("slow", "memory", "x", "", "cpu", ("F-MEM-029", "F-MEM-033"), ("F-MEM-029", "F-MEM-033"),
+                   (Kill("F-MEM-033", "rate", "rehearsed: failed"),), (), True)  # fmt: skip
+    part = Part(
+        "gpu", ("NVIDIA H100",), ("git:1",), {"F-MEM-029": "CORROBORATED", "F-MEM-030": "FALSIFIED"}, ("F-MEM-030",)
+    )
+    return Severity((stale, idle, loud, slow), (part,))
 
 
 def encode_record(record: Record) -> bytes:

@@ -1,40 +1,28 @@
 """What a page shows besides its record: it claims no more than it was given."""
 
+import re
+
+import msgspec
 import sample_records as samples
 
 from conformance.comparison import compare
 from conformance.gate.decision import Cause, Decision
+from conformance.record import Record, write_record
 from conformance.verdicts import ExitCode
 from reports.difference import comparison_section, comparison_text
 from reports.gate import paragraph, workflow_commands
-from reports.history import history_text
+from reports.history import glyph, history_text, read_history
+from reports.kills import Kill, Part, Planted, Severity, kill_section
 from reports.plots import plot
 from reports.scaling import scaling
 from reports.scorecard import render_scorecard
-from reports.tables import Done, Kill, done_section, kill_section
+from reports.tables import Done, done_section
 
 HOSTILE = '<script>alert(1)</script>\n::error::injected, "%0A'
 
 
-def test_without_a_table_of_faults_nothing_is_claimed():
-    assert "Not measured" in kill_section(None, samples.CATALOGUE).body
+def test_without_a_table_of_gates_nothing_is_claimed():
     assert "Not measured" in done_section(None).body
-    assert "0 of 100 checks proven" in kill_section((), samples.CATALOGUE).body
-
-
-def test_only_the_expected_row_that_died_proves_a_check():
-    kills = (
-        Kill("a", expected=("F-MEM-029", "F-MEM-030"), killed_by=("F-MEM-029",)),
-        Kill("b", expected=("F-MEM-031",), killed_by=("F-MEM-032",), collateral=("F-MEM-032",)),
-        Kill("c", expected=("F-MEM-029",), killed_by=("F-MEM-029",)),
-    )
-
-    body = kill_section(kills, samples.CATALOGUE).body
-
-    assert "1 of 100 checks proven able to fail" in body
-    assert "killed by 1 of 2" in body
-    assert body.count("✗ survived") == 1
-    assert body.count("✓ killed") == 1
 
 
 def test_a_gate_without_a_value_is_not_measured():
@@ -45,7 +33,11 @@ def test_a_gate_without_a_value_is_not_measured():
 
 
 def test_hostile_words_stay_words():
-    kills = (Kill(HOSTILE, HOSTILE, HOSTILE, (HOSTILE,), (HOSTILE,), (HOSTILE,)),)
+    words = (HOSTILE,)
+    planted = Planted(*words * 5, words, words, (Kill(*words * 3),), words, True, words)
+    kills = Severity(
+        (planted, msgspec.structs.replace(planted, specific=False)), (Part(HOSTILE, words, words, {}, words),)
+    )
     done = (Done(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),)
     compared = compare(samples.survived_record(), samples.mixed_record())
     for body in (
@@ -88,15 +80,28 @@ def test_the_difference_is_told_by_row_and_worst_first():
     assert "F-MEM-029" in text
 
 
-def test_dots_of_earlier_trials_stand_beside_each_row_in_their_order():
-    past = (samples.survived_record(), samples.mixed_record())
+def test_earlier_trials_stand_beside_each_row_in_their_order_and_once_in_full():
+    past = (samples.survived_record(), samples.mixed_record(), samples.rehearsal_record())
 
     html = render_scorecard(samples.survived_record(), samples.CATALOGUE, history=past)
     row = html[html.index('id="F-MEM-029"') :]
-    dots = row[row.index("Earlier trials") : row.index("</p>", row.index("Earlier trials"))]
+    told = row[row.index('class="history"') : row.index("</p>", row.index('class="history"'))]
 
-    assert html.count("Earlier trials, oldest first") == 100
-    assert dots.index("✓") < dots.index("✗")
+    assert html.count('class="history"') == 100
+    assert "corroborated, falsified, untested" in told
+    assert re.findall(r">(.)</b>", told) == ["✓", "✗", glyph(past[2].rows[28])]
+    assert html.count('<h2 id="earlier">') == 1
+    assert "one of them is a rehearsal on the CPU" in html[html.index('<h2 id="earlier">') :]
+
+
+def test_another_engines_past_is_not_this_ones(tmp_path):
+    mine, other = samples.survived_record(), samples.mixed_record()
+    engine = msgspec.structs.replace(other.header.engine, name="another")
+    for place, (engine_of, trial) in enumerate([(mine.header.engine, "earlier"), (engine, "foreign")]):
+        header = msgspec.structs.replace(mine.header, engine=engine_of, trial_id=trial)
+        write_record(Record(header, mine.rows, mine.footer), tmp_path / f"record{place}.jsonl")
+
+    assert [record.header.trial_id for record in read_history(tmp_path, before=mine)] == ["earlier"]
 
 
 def test_a_history_lists_only_rows_that_changed():
