@@ -114,6 +114,13 @@ def calibrate(session: nox.Session) -> None:
 
 
 @nox.session
+def ray(session: nox.Session) -> None:
+    """Test the matrix on a Ray cluster of this host's processes, some of which are killed."""
+    install(session, "--editable", ".[golden,ray]", *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/ray", *session.posargs)
+
+
+@nox.session
 def mutation(session: nox.Session) -> None:
     """Mutate what decides verdicts and count what its tests kill: `nox -s mutation -- conformance/judge.py`."""
     install(session, "--editable", ".[mutation]", *TEST_TOOLS)
