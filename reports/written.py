@@ -11,6 +11,7 @@ import msgspec
 from conformance.catalogue import Catalogue, load_catalogue
 from conformance.comparison import Comparison
 from conformance.corpus.safetensors.keep import Kept
+from conformance.done.gates import DoneLine
 from conformance.gate.decision import Decision
 from conformance.record import RECORD_FILE, Evidence, Record
 from reports.badge import badge_json, badge_svg, make_badge
@@ -21,7 +22,7 @@ from reports.junit import render_junit
 from reports.kills import Severity, kill_section
 from reports.markdown import render_markdown
 from reports.scorecard import render_scorecard
-from reports.tables import Done, done_section
+from reports.tables import done_section
 
 SCORECARD = "scorecard.html"
 _MOST_EXHIBIT_BYTES = 64 * 1024
@@ -35,7 +36,7 @@ class Attachments(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     history: tuple[Record, ...] = ()
     severity: Severity | None = None
-    done: tuple[Done, ...] | None = None
+    done: tuple[DoneLine, ...] | None = None
     source: Path | None = None
 
 

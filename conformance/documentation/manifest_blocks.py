@@ -55,7 +55,18 @@ MEANING: dict[str, dict[str, str]] = {
         "used_gpu_field": "Field of the JSON object that says whether a GPU answered.",
         "answer": "Pattern whose group `answer` is the generated text in plain output.",
     },
+    "done": COMMAND_MEANING
+    | {
+        "value": "Pattern with a group `value`, or `part` and `rest`; its last match in the output is the number.",
+        "count": "Pattern whose matches in the output are counted instead.",
+    },
 }
+_OF_WORDS = {
+    "roles": "Role names of the specification, each with where it lies in the engine (`module:attribute.path` for "
+    "Python). A role that is left out resolves to nothing.",
+    "untested": "Ids of rows that make no sense for this engine, each with the reason that its record then gives.",
+}
+_TITLES = {"done": "done.<gate>"}
 
 
 def manifest_tables() -> str:
@@ -67,17 +78,15 @@ def manifest_tables() -> str:
 def _section(name: str, hint: object) -> str:
     kind = _struct(hint)
     if kind is None:
-        return (
-            f"### `[{name}]`\n\nRole names of the specification, each with where it lies in the engine "
-            "(`module:attribute.path` for Python). A role that is left out resolves to nothing."
-        )
+        return f"### `[{name}]`\n\n{_OF_WORDS[name]}"
     required = "required" if name == "engine" else "optional"
     hints = typing.get_type_hints(kind)
     rows = [
         [code(field.name), spoken(hints[field.name]), default_of(field), MEANING[name][field.name]]
         for field in msgspec.structs.fields(kind)
     ]
-    return f"### `[{name}]` ({required})\n\n{summary(kind)}\n\n{table(['key', 'type', 'default', 'meaning'], rows)}"
+    title = _TITLES.get(name, name)
+    return f"### `[{title}]` ({required})\n\n{summary(kind)}\n\n{table(['key', 'type', 'default', 'meaning'], rows)}"
 
 
 def _struct(hint: object) -> type[msgspec.Struct] | None:
