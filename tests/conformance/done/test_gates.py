@@ -123,21 +123,18 @@ def test_a_rust_engine_is_measured_by_the_specifications_literal_commands(tmp_pa
         tool.write_text(f"#!{sys.executable}\nprint({words!r})\n")
         tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{tools}")
-    [shown] = [
-        block
-        for block in (ROOT / "docs" / "manifest.md").read_text().split("```")
-        if block.startswith("toml\n") and "[done" in block
-    ]
+    page = (ROOT / "docs" / "manifest.md").read_text()
+    [shown] = [block for block in page.split("```") if block.startswith("toml\n") and "[done" in block]
     (tmp_path / "my-engine.toml").write_text(shown.removeprefix("toml\n"))
     monkeypatch.chdir(tmp_path)
 
     ended = run("--engine", "my-engine.toml")
 
-    lines = {
-        line.key: line for line in msgspec.json.decode(Path("falsify-done/done.json").read_bytes(), type=list[DoneLine])
-    }
+    written = msgspec.json.decode(Path("falsify-done/done.json").read_bytes(), type=list[DoneLine])
+    lines = {line.key: line for line in written}
     assert {key: line.value for key, line in lines.items() if line.value is not None} == {
-        "coverage": 97, "tdg": 125, "rust_project_score": 125, "lint": 1, "satd": 0, "mutation": pytest.approx(85.7, abs=0.1),
+        "coverage": 97, "tdg": 125, "rust_project_score": 125, "lint": 1, "satd": 0,
+        "mutation": pytest.approx(85.7, abs=0.1),
     }  # fmt: skip
     assert lines["lint"].verdict is Standing.NOT_MET
     assert lines["rows"].verdict is Standing.UNTESTED
