@@ -81,6 +81,7 @@ RUN_ELSEWHERE = {
     "falsify gate RECORD --done done.json": "tests/conformance/test_cli_records.py",
     "falsify render RECORD --done done.json": "tests/conformance/test_cli_records.py",
     "nox -s done": "takes minutes; it is `falsify done`",
+    "apr chat model.safetensors --gpu": "the specification's words; F-INT-096 is this",
     "nox -s docs": "tests/project/test_site.py builds the same",
     "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
