@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from conformance.machine import machine_hash
 from conformance.observations import Equal
-from conformance.record import BrokenRecord, Evidence, Footer, Record, RowResult, parse_record
+from conformance.record import BrokenRecord, Evidence, Finding, Footer, Record, RowResult, parse_record
 from conformance.verdicts import ExitCode, Verdict
 from reports.embedded import record_within
 from reports.extra import Extra
@@ -174,6 +174,38 @@ def test_reasons_not_to_compare_stand_at_the_top(change, told):
     changed = Record(msgspec.structs.replace(record.header, **change), record.rows, record.footer)
 
     assert told in page_of(changed).split("<main>")[0]
+
+
+def test_hashes_of_another_harness_are_marked():
+    record = samples.survived_record()
+    same = record.header.thresholds_sha256
+
+    assert "not this harness's" not in page_of(record, thresholds_sha256=same)
+    assert page_of(record, thresholds_sha256="0" * 64).count("not this harness's") == 1
+
+
+def test_the_gate_names_the_rows_that_left_it_undecided():
+    record = samples.survived_record()
+    rows = [
+        RowResult("F-MEM-029", Verdict.UNTESTED, reason="no peer") if r.id == "F-MEM-029" else r for r in record.rows
+    ]
+
+    top = page_of(samples.finished(record.header, rows)).split("<main>")[0]
+
+    assert 'because of <a href="#F-MEM-029">F-MEM-029</a>' in " ".join(top.split())
+
+
+def test_agreeing_observations_are_folded_where_there_are_many():
+    html = page_of(samples.survived_record())
+    names = [Equal(name=f"part/{n}", expected=n, observed=n or 9) for n in range(5)]
+    findings = [Finding(o.name, Verdict.FALSIFIED if not n else Verdict.CORROBORATED, "equal")
+                for n, o in enumerate(names)]  # fmt: skip
+    row = RowResult("F-BUILD-001", Verdict.FALSIFIED, reason="x", observations=names, findings=findings)
+    many = page_of(samples.finished(samples.header(), [row, *samples.survived_record().rows[1:]]))
+
+    assert '<details class="point' not in html
+    assert many.count('<details class="point v-CORROBORATED"') == 4
+    assert many.count('<div class="point v-FALSIFIED"') == 1
 
 
 def test_a_footer_that_contradicts_its_rows_is_not_believed():

@@ -125,6 +125,23 @@ def test_the_fragment_holds_the_filters(browse, html):
     assert shown(browse(html, "#v=FALSIFIED")) == falsified
 
 
+def test_the_severity_is_a_filter_too(browse, html):
+    warnings = {row.id for row in samples.CATALOGUE.rows if row.severity == "WARNING"}
+
+    assert 0 < len(warnings) < 100
+    assert shown(browse(html, "#e=WARNING")) == warnings
+
+
+def test_the_record_is_unpacked_when_it_is_copied(browse, html):
+    probe = """
+    Object.defineProperty(navigator, "clipboard", { value: { writeText: async (words) => {
+        document.body.dataset.answer = words.split("\\n").length + " " + JSON.parse(words.split("\\n")[0]).line; } } });
+    document.querySelector("#copy-record button").click();
+    """
+
+    assert answer(browse(html, "", probe)) == "103 header"
+
+
 def test_a_search_finds_words_inside_the_rows(browse, html):
     assert shown(browse(html, "#q=device_not_found")) == {"F-CUDA-012"}
 
