@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from conformance.catalogue import Catalogue
@@ -123,7 +123,7 @@ def render_scorecard(
         "past": _past(record, history),
         "trials": [_trial(earlier, record) for earlier in history[-MAX_DOTS:]],
     }
-    template = _environment().get_template("scorecard.html.jinja")
+    template = page_template("scorecard.html.jinja")
     for detail in _DETAILS:
         page = template.render(given, detail=detail)
         if len(page.encode()) <= MAX_PAGE_BYTES:
@@ -177,6 +177,11 @@ def _groups(summary: Summary) -> list[Group]:
         entries = [entry for entry in summary.having(verdict) if not entry.rehearsal_failed]
         groups += [Group(verdict.value.lower(), verdict, verdict.value.capitalize(), entries)] if entries else []
     return groups
+
+
+def page_template(name: str) -> Template:
+    """A template of a page, with what every page of ours may use; whatever it prints is escaped and visible."""
+    return _environment().get_template(name)
 
 
 @cache

@@ -21,6 +21,7 @@ from conformance.gate.decision import Cause, Decision
 from conformance.observations import Equal
 from conformance.record import Record
 from conformance.verdicts import ExitCode
+from reports.compare import comparison
 from reports.difference import comparison_section
 from reports.kills import kill_section
 from reports.scorecard import render_scorecard
@@ -193,10 +194,25 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browse, html):
     assert int(answer(browse(html, "", probe, "--window-size=500,900"))) <= 0
 
 
+def beside():
+    """Several records on one page, without a script of its own."""
+    records = [hostile_everywhere(), samples.survived_record(), samples.rehearsal_record(failing=True)]
+    return comparison(records, samples.CATALOGUE).replace(
+        "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
+    )
+
+
+def test_engines_beside_each_other_need_no_script(browse):
+    dom = browse(comparison([hostile_everywhere(), samples.survived_record()], samples.CATALOGUE))
+
+    assert "<script" not in dom
+    assert "<img" not in dom
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["mixed", "survived", "rehearsal", "truncated"])
+@pytest.mark.parametrize("name", ["mixed", "survived", "rehearsal", "truncated", "beside"])
 def test_axe_finds_no_barrier(browse, name, theme):
-    page = whole_page(getattr(samples, f"{name}_record")())
+    page = beside() if name == "beside" else whole_page(getattr(samples, f"{name}_record")())
     probe = AXE.read_text() + (
         ";for (const row of document.querySelectorAll('details')) row.open = true;"
         "axe.run(document, {resultTypes: ['violations']}).then((found) => {"
