@@ -13,7 +13,9 @@ nox.options.reuse_venv = "yes"
 nox.needs_version = ">=2024.4.15"
 
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
+PROJECT = nox.project.load_toml(Path(__file__).with_name("pyproject.toml"))
 TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
+SITE_TOOLS = nox.project.dependency_groups(PROJECT, "docs")
 TEST_TOOLS = ("coverage", "jsonschema", "pyarrow", "pyyaml", "setuptools", "wheel")
 
 
@@ -51,7 +53,7 @@ def engine(session: nox.Session, extra: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
-    install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS)
+    install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
@@ -72,10 +74,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Bring the generated pages up to date and build the API reference into `site/`; a warning is an error."""
-    install(session, "--editable", ".[docs]")
+    """Write the generated pages, build the site and the API reference into `site/`; a warning is an error."""
+    install(session, "--editable", ".[docs]", *SITE_TOOLS)
     session.run("python", "-m", "conformance.documentation")
-    session.run("python", "-W", "error", "-m", "pdoc", "--output-directory", "site", "reference_engine", "reports")
+    session.run("python", "-m", "mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("python", "-W", "error", "-m", "pdoc", "--output-directory", "site/api", "reference_engine", "reports")
 
 
 @nox.session

@@ -14,6 +14,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 
 if TYPE_CHECKING:
@@ -104,7 +105,8 @@ class TrialPlugin:
             yield
         except Exception as error:  # noqa: BLE001  whatever a check raises becomes a verdict
             broken = self._witness(stand, error)
-        return self._result(stand, broken, time.monotonic() - began)
+        result = self._result(stand, broken, time.monotonic() - began)
+        return msgspec.structs.replace(result, began_s=round(began, 3), device=self.plan.device)
 
     def _witness(self, stand: Stand, error: Exception) -> Exception | None:
         """Note what the engine did; give back the error if it is ours."""

@@ -42,7 +42,11 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="row"):
-    """One row of the catalogue, tried or not. `reason` is never empty unless CORROBORATED."""
+    """One row of the catalogue, tried or not. `reason` is never empty unless CORROBORATED.
+
+    `began_s` is the host's monotonic clock, in seconds, so that the rows of all trials of one host can be laid over one
+    another; `device` is the hash by which `environment.gpus` names the GPU that the row's processes saw.
+    """
 
     id: str
     verdict: Verdict
@@ -52,6 +56,8 @@ class RowResult(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line
     findings: list[Finding] = []
     evidence: list[Evidence] = []
     duration_s: float = 0.0
+    began_s: float = 0.0
+    device: str = ""
     seed: int = 0
     weights: str = ""
     reproduce: str = ""

@@ -8,7 +8,7 @@ positions not yet written. Run eagerly or replayed, a step is the same kernels o
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -35,6 +35,16 @@ class Step(Protocol):
         """
 
 
+class Advance(Protocol):
+    """The choice of the next id after a step: what belongs to a step with kernels of its own."""
+
+    def __call__(self, state: DecodeState, logits: torch.Tensor) -> None:
+        """Put the best id of `logits` below `state.id_limit`, the lowest among equals, into `state.token`.
+
+        It and its logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
+        """
+
+
 class DecodeState:
     """The fixed memory of a request, reused by the next one that fits.
 
@@ -46,6 +56,7 @@ class DecodeState:
         peaks: F32 [capacity]; at p, the logit of that id.
         id_limit: Ids from here on are never chosen.
         graphs: Captured steps over this memory; None if steps run eagerly.
+        scratch: What else a step needs, made by it at its first run.
     """
 
     def __init__(
@@ -58,6 +69,7 @@ class DecodeState:
         self.peaks = model.device.empty((capacity,), torch.float32)
         self.id_limit = id_limit
         self.graphs = graphs
+        self.scratch: Any = None
 
     @property
     def dropped(self) -> bool:
@@ -81,6 +93,7 @@ class Decoder:
         read_every: Steps between two looks at the chosen ids; up to `read_every - 1` steps after a stop id are
             computed in vain.
         step: The step; plain torch if None.
+        advance: The choice after it; plain torch if None.
         first_bucket: Shortest attention length; each next one is twice as long, up to the cache's capacity.
     """
 
@@ -90,6 +103,7 @@ class Decoder:
         graphs: bool = False,
         read_every: int = READ_EVERY,
         step: Step | None = None,
+        advance: Advance | None = None,
         first_bucket: int = FIRST_BUCKET,
     ) -> None:
         if read_every < 1 or first_bucket < 1:
@@ -97,6 +111,7 @@ class Decoder:
         self.graphs = graphs
         self.read_every = read_every
         self.step = step or torch_step
+        self.advance = advance or torch_advance
         self.first_bucket = first_bucket
         self._idle: DecodeState | None = None
         self._lent: list[DecodeState] = []
@@ -222,16 +237,19 @@ class Decoding:
         _ = self._model.weights
 
     def _step_and_choose(self, length: int) -> torch.Tensor:
-        """A step, and the choice of the next id: the lowest among equal maxima, as `argmax` documents."""
-        state = self._state
-        logits = self._decoder.step(self._model, state, length)
-        torch.argmax(logits[: state.id_limit], dim=0, keepdim=True, out=state.token)
-        state.ids.index_copy_(0, state.position, state.token)
-        state.peaks.index_copy_(0, state.position, logits.index_select(0, state.token))
-        state.position.add_(1)
+        logits = self._decoder.step(self._model, self._state, length)
+        self._decoder.advance(self._state, logits)
         return logits
 
 
 def torch_step(model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
     """The model's own forward pass over one token."""
     return model.head(model.forward(state.token, state.position, length, state.cache))[0]
+
+
+def torch_advance(state: DecodeState, logits: torch.Tensor) -> None:
+    """The choice by `argmax`, which documents that of equal maxima the lowest index wins."""
+    torch.argmax(logits[: state.id_limit], dim=0, keepdim=True, out=state.token)
+    state.ids.index_copy_(0, state.position, state.token)
+    state.peaks.index_copy_(0, state.position, logits.index_select(0, state.token))
+    state.position.add_(1)

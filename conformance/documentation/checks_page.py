@@ -1,30 +1,36 @@
-"""`docs/checks.md`: every row of the catalogue, what is observed, and the numbers that decide."""
+"""`docs/checks.md`: all rows of the catalogue in tables: observation, rule, limit and smallest effect that is seen."""
 
 from __future__ import annotations
 
-import msgspec
+from pathlib import PurePosixPath
 
 from conformance.catalogue import Catalogue, Row, Section
+from conformance.documentation.evidence import Committed
 from conformance.documentation.markdown import code, table
-from conformance.thresholds import Limit, Thresholds
 
 _INTRODUCTION = """# The hundred checks
 
-Generated from `conformance/catalogue.toml` and `conformance/thresholds.toml` by
-`python -m conformance.documentation`; a test compares. Test and criterion are the specification's own words.
-[verdicts.md](verdicts.md) says what follows from an observation, [statistics.md](statistics.md) how samples decide.
-An observation without a limit is compared exactly with what a witness says, or is decided by its own kind's rule.
+Generated from `conformance/catalogue.toml`, `conformance/thresholds.toml` and the committed
+[trial on an H100](results/h100/README.md) by `python -m conformance.documentation`; a test compares. Each row has a
+page of its own, with the limits' reasons and how to reproduce it. [verdicts.md](verdicts.md) says what follows from an
+observation, [statistics.md](statistics.md) how samples decide. An observation that is *equal to the witness* has no
+limit: one that differs is a failure, and there is no chance in it.
 """
-_SHOWN = {"reason", "relation", "limit", "unit"}
 
 
-def checks_page(catalogue: Catalogue, thresholds: Thresholds) -> str:
+def page_of(row: Row) -> PurePosixPath:
+    """A row's own page, below `docs/`."""
+    return PurePosixPath("checks") / f"{row.id.lower()}.md"
+
+
+def checks_page(catalogue: Catalogue, evidence: Committed) -> str:
     """The whole page."""
     parts = [_INTRODUCTION.rstrip(), _overview(catalogue)]
     for section in catalogue.sections:
         rows = [row for row in catalogue.rows if row.section == section.key]
-        parts.append(f"## {section.numeral}. {section.title}")
-        parts += [_row(row, thresholds.rows.get(row.id, {})) for row in rows]
+        lines = [line for row in rows for line in _lines(row, evidence)]
+        head = ["row", "test", "observation", "rule", "limit", "smallest effect seen"]
+        parts += [f"## {section.numeral}. {section.title}", table(head, lines)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -40,48 +46,12 @@ def _counted(section: Section, catalogue: Catalogue) -> list[str]:
     return [title, code(section.key), str(len(rows)), *(str(sum(flag)) for flag in flags)]
 
 
-def _row(row: Row, limits: dict[str, Limit]) -> str:
-    parts = [f"### {row.id}", f"{row.test}. {row.criterion}.", _facts(row)]
-    if row.why:
-        parts.append(f"Why so: {row.why}")
-    if row.written:
-        parts.append(_observed(row))
-    if limits:
-        parts.append(table(["observation", "limit", "further numbers", "reason"], _limit_lines(limits)))
-    return "\n\n".join(parts)
-
-
-def _facts(row: Row) -> str:
-    gpu = "needs a GPU" if row.needs_cuda else "needs no GPU"
-    alone = "; runs alone, after everything else" if row.alone else ""
-    written = f"check {code(row.function)}" if row.written else "**not written yet: UNTESTED**"
-    softer = "a failure is a WARNING" if row.severity == "WARNING" else "a failure is FALSIFIED"
-    return f"{written}; {gpu}{alone}; {softer}."
-
-
-def _observed(row: Row) -> str:
-    names = ", ".join(code(name) for name in row.observes)
-    if not row.observes_on_gpu:
-        return f"Observed: {names}."
-    return f"Observed: {names}; on a GPU also {', '.join(code(name) for name in row.observes_on_gpu)}."
-
-
-def _limit_lines(limits: dict[str, Limit]) -> list[list[str]]:
-    return [[code(name), _stated(limit), _further(limit), limit.reason] for name, limit in sorted(limits.items())]
-
-
-def _stated(limit: Limit) -> str:
-    return "" if limit.limit is None else f"{limit.relation} {limit.limit:.10g} {limit.unit}".strip()
-
-
-def _further(limit: Limit) -> str:
-    fields = msgspec.structs.fields(Limit)
-    given = {field.name: getattr(limit, field.name) for field in fields if field.name not in _SHOWN}
-    defaults = {field.name: field.default for field in fields}
-    return ", ".join(f"{name} {_plain(value)}" for name, value in given.items() if value != defaults[name])
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, tuple):
-        return "/".join(str(item) for item in value)
-    return f"{value:.10g}" if isinstance(value, int | float) else str(value)
+def _lines(row: Row, evidence: Committed) -> list[list[str]]:
+    told = {one.name: one for one in evidence.told(row.id)}
+    lines = []
+    for place, name in enumerate((*row.observes, *row.observes_on_gpu)):
+        first = [f"[{row.id}]({page_of(row)})", row.test] if place == 0 else ["", ""]
+        one = told.get(name)
+        rest = [one.rule, one.limit, one.detectable] if one else ["not in the committed trial", "", ""]
+        lines.append([*first, code(name), *rest])
+    return lines or [[f"[{row.id}]({page_of(row)})", row.test, "**not written yet: UNTESTED**", "", "", ""]]

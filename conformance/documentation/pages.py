@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conformance.catalogue import load_catalogue
-from conformance.documentation import manifest_blocks, protocol_blocks, statistics_blocks, verdict_blocks
-from conformance.documentation.checks_page import checks_page
+from conformance.catalogue import Row, load_catalogue
+from conformance.documentation import manifest_blocks, protocol_blocks, statistics_blocks, trace_blocks, verdict_blocks
+from conformance.documentation.check_pages import check_page
+from conformance.documentation.checks_page import checks_page, page_of
+from conformance.documentation.evidence import committed
 from conformance.documentation.markdown import Blocks, fenced, fill
 from conformance.documentation.transcript import transcript
 from conformance.thresholds import load_thresholds
@@ -38,6 +40,7 @@ def blocks(root: Path = ROOT) -> Blocks:
         "smallest-seen-leak": statistics_blocks.smallest_seen_leak,
         "class-examples": statistics_blocks.class_examples,
         "near-tie-rows": statistics_blocks.near_tie_rows,
+        "traced-rows": lambda: trace_blocks.traced_rows(root),
         "screenshot": lambda: _screenshot(root),
         "transcript": lambda: transcript(root),
         "example-driver": lambda: _example(root, "minimal_driver.py", "python"),
@@ -53,13 +56,21 @@ def hand_written(root: Path = ROOT) -> list[Path]:
 
 def pages(root: Path = ROOT) -> list[Path]:
     """Every page that is generated, wholly or in part."""
-    return [*hand_written(root), root / CHECKS_PAGE]
+    return [*hand_written(root), root / CHECKS_PAGE, *row_pages(root)]
+
+
+def row_pages(root: Path = ROOT) -> dict[Path, Row]:
+    """The pages of single rows."""
+    return {root / "docs" / page_of(row): row for row in load_catalogue().rows}
 
 
 def expected(page: Path, root: Path = ROOT) -> str:
     """What a page should say now."""
     if page == root / CHECKS_PAGE:
-        return checks_page(load_catalogue(), load_thresholds())
+        return checks_page(load_catalogue(), committed(root))
+    row = row_pages(root).get(page)
+    if row is not None:
+        return check_page(row, load_catalogue(), load_thresholds(), committed(root), root)
     return fill(page.read_text(encoding="utf-8"), blocks(root))
 
 
@@ -68,6 +79,7 @@ def write(root: Path = ROOT) -> list[Path]:
     written = []
     for page in pages(root):
         text = expected(page, root)
+        page.parent.mkdir(exist_ok=True)
         if not page.is_file() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
             written.append(page)

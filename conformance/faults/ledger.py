@@ -24,7 +24,7 @@ HEALTHY = "healthy"
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _GROUND = ("conformance", "reference_engine", "checks")
 _NOT_GROUND = ("conformance/faults/", "conformance/documentation/", "conformance/cli")
-_TRYING = ("conformance/faults/planting.py", "conformance/faults/trying.py", "conformance/faults/__main__.py")
+_TRYING = tuple(f"conformance/faults/{name}.py" for name in ("planting", "trying", "pool", "__main__"))
 _DECLARING = {"fault", "source_fault"}
 
 

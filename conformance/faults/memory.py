@@ -127,3 +127,52 @@ def out_of_memory_under_another_name(plant: Plant) -> None:
             raise DeviceFailed(str(self.torch), str(error)) from None
 
     plant.replace(Device, "empty", renamed)
+
+
+@fault(expects={"F-ERR-092": "typed"}, blast=("cuda", "err"), machine="gpu", seen_in="llama.cpp#27162")
+def full_device_is_an_internal_error(plant: Plant) -> None:
+    """A device without room is found out by the allocator, whose error runs through untyped."""
+    from contextlib import nullcontext
+
+    from reference_engine.device import Device
+
+    def unchecked(_empty, self, shape, dtype):
+        import torch
+
+        return torch.empty(tuple(shape), dtype=dtype, device=self.torch)
+
+    plant.replace(Device, "empty", unchecked)
+    plant.replace(Device, "guard", lambda _original, _self, _asked=None: nullcontext())
+
+
+@fault(
+    expects={"F-ERR-092": "serves_afterwards"}, blast=("cuda", "err", "mem"), machine="gpu", seen_in="realizar 0a3f0eb3"
+)
+def failure_for_want_of_memory_is_remembered(plant: Plant) -> None:
+    """After the device had no room once, every later answer of the process is one id over and over."""
+    from dataclasses import replace
+
+    from reference_engine import engine, errors
+
+    failed = []
+
+    def noted(build, error, *arguments):
+        failed.append(0)
+        build(error, *arguments)
+
+    def spoiled(infer, self, *rest):
+        found = infer(self, *rest)
+        return replace(found, ids=[1] * len(found.ids)) if failed else found
+
+    plant.replace(errors.OutOfDeviceMemory, "__init__", noted)
+    plant.replace(engine.Engine, "infer", spoiled)
+
+
+@fault(expects={"F-ERR-092": "engine"}, blast=("cuda", "err"), machine="gpu", crash=True, seen_in="LLamaSharp#337")
+def full_device_aborts(plant: Plant) -> None:
+    """A model for which there is no room aborts the process."""
+    import os
+
+    from reference_engine import errors
+
+    plant.replace(errors.OutOfDeviceMemory, "__init__", lambda _build, *_arguments: os.abort())

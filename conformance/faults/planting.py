@@ -15,7 +15,7 @@ from conformance.manifest import Manifest
 
 AREAS = (
     "numerics", "rotary", "state", "loading", "memory", "transfer", "speed", "crash", "cuda",
-    "parsing", "dtypes", "honesty", "errors", "command_line", "build",
+    "parsing", "dtypes", "honesty", "errors", "command_line", "build", "formats",
 )  # fmt: skip
 WITNESS = "FALSIFY_FAULT_WITNESS"
 Replacement = Callable[..., Any]

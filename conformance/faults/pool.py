@@ -27,7 +27,7 @@ from conformance.faults.trying import Tried, told_by, try_fault
 from conformance.probes.nvml import gpus
 from conformance.record import ModelIdentity
 from conformance.trial.inventory import inventory
-from conformance.trial.plan import Plan
+from conformance.trial.plan import DEFAULT_PEER, Plan
 from conformance.verdicts import Rehearsed, Verdict
 
 
@@ -119,6 +119,8 @@ def _plan(directory: Path, model: ModelUnderTrial, rows: list[str]) -> Plan:
         gpu=bool(gpus()),
         is_reference=True,
         reproduce="falsify severity",
+        # A fault that slows is held against the engine without it; no peer need be installed.
+        peer="reference" if gpus() else DEFAULT_PEER,
     )
 
 

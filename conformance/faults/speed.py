@@ -46,7 +46,8 @@ def positions_invented(plant: Plant) -> None:
     )
 
 
-@fault(expects={"F-PERF-083": "rate", "F-PERF-084": "rate", "F-PERF-089": "ratio_to_cpu"}, blast=_TIMED, machine="gpu",
+@fault(expects={"F-PERF-083": "rate", "F-PERF-084": "rate", "F-PERF-089": "ratio_to_cpu",
+               "F-PERF-090": "ratio_to_peer"}, blast=_TIMED, machine="gpu",
        seen_in="realizar a5561b6e, 3f341f05")  # fmt: skip
 def twenty_milliseconds_a_token(plant: Plant) -> None:
     """Each step waits 20 ms, as an allocation or a transposed copy a layer would."""
@@ -139,3 +140,66 @@ def copies_in_small_pieces(plant: Plant) -> None:
             torch.cuda.synchronize()
 
     plant.replace(CudaStorage, "overwrite", in_pieces)
+
+
+_COPIES = ("F-MEM-029", "F-MEM-033", "perf")
+
+
+@fault(expects={"F-MEM-034": "pinned"}, blast=_COPIES, machine="gpu")
+def ring_of_pageable_slabs(plant: Plant) -> None:
+    """The slabs of the ring are not page-locked: its asynchronous copies are synchronous ones by another name."""
+    import torch
+
+    def pageable(empty, *shape, **named):
+        named.pop("pin_memory", None)
+        return empty(*shape, **named)
+
+    plant.replace(torch, "empty", pageable)
+
+
+@fault(expects={"F-MEM-034": "awaited"}, blast=_COPIES, machine="gpu")
+def every_copy_awaited(plant: Plant) -> None:
+    """After each copy of the ring its stream is waited for."""
+    from reference_engine.storage import PinnedRing
+
+    def awaited(send, self, turn, parts):
+        for part in parts:
+            send(self, turn, [part])
+            self.stream.synchronize()
+
+    plant.replace(PinnedRing, "send", awaited)
+
+
+@fault(expects={"F-MEM-034": "asynchronous"}, blast=_COPIES, machine="gpu")
+def copies_block(plant: Plant) -> None:
+    """The ring copies with the blocking call of the runtime."""
+    import ctypes
+
+    from reference_engine.storage import PinnedRing
+
+    def blocking(send, self, turn, parts):
+        slab = self._slabs[turn % len(self._slabs)]
+        self.stream.synchronize()
+        for target, offset in parts:
+            copied = ctypes.CDLL(None).cudaMemcpy(
+                ctypes.c_void_p(target.data_ptr()), ctypes.c_void_p(slab.data_ptr() + offset),
+                ctypes.c_size_t(target.numel()), 1,
+            )  # fmt: skip
+            assert copied == 0
+        send(self, turn, [])
+
+    plant.replace(PinnedRing, "send", blocking)
+
+
+@fault(expects={"F-MEM-034": "decode_step"}, blast=("perf",), machine="gpu", seen_in="realizar df8ba983")
+def constants_sent_with_every_token(plant: Plant) -> None:
+    """Each step sends 64 KiB of constants to the device again."""
+    import torch
+
+    from reference_engine.decode import Decoding
+
+    def sent(step, self, *arguments, **named):
+        torch.zeros(1 << 14).to("cuda")
+        return step(self, *arguments, **named)
+
+    plant.replace(Decoding, "step", sent)

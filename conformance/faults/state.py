@@ -263,3 +263,21 @@ def gguf_without_biases(plant: Plant) -> None:
 def apr_without_biases(plant: Plant) -> None:
     """From an APR file the fused q, k and v biases are not taken."""
     _of_format(plant, ".apr")
+
+
+@fault(expects={"F-QUAL-074": "ids"}, blast=_BLAST, seen_in="vLLM#5898, #15437, #23138")
+def greedy_is_drawn(plant: Plant) -> None:
+    """At temperature 0 the second best id is taken now and then."""
+    import random
+
+    from reference_engine import generate
+
+    dice = random.SystemRandom()
+
+    def drawn(greedy, logits, position):
+        if dice.random() < 0.1:
+            logits = logits.clone()
+            logits[int(logits.argmax())] = float("-inf")
+        return greedy(logits, position)
+
+    plant.replace(generate, "_greedy", drawn)

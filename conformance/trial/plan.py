@@ -31,6 +31,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     profile: Literal["default", "long"] = "default"
     peer: str = DEFAULT_PEER
     device_index: int = 0
+    device: str = ""
 
     @property
     def directory(self) -> Path:

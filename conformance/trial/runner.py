@@ -120,6 +120,7 @@ def plan_trial(options: Options) -> Ready:
     absent |= {row.id: NOT_SELECTED for row in catalogue.rows if row not in chosen}
     plan = _plan(options, manifest, model, [row.id for row in chosen if row.id not in absent], bool(devices))
     header = _header(options, plan, manifest, catalogue, devices)
+    plan = msgspec.structs.replace(plan, device=_device_name(header, plan))
     inputs = inputs_of(header, manifest, model.goldens_directory, shuffle=options.shuffle).sha256
     if options.part is not None:
         shard = Shard(options.part.index, options.part.of, header.selected, inputs)
@@ -170,6 +171,11 @@ def _device(ready: Ready, stop: Stop) -> AbstractContextManager[None]:
     device = gpus()[ready.plan.device_index]
     waiting = partial(_say, f"waiting for {device.name}: another trial has it")
     return leased_gpu(device.uuid, waiting=waiting, stopped=lambda: stop.requested)
+
+
+def _device_name(header: Header, plan: Plan) -> str:
+    """The device's hash in the fingerprint; nothing in a rehearsal."""
+    return str(header.environment["gpus"][plan.device_index]["uuid"]) if plan.gpu else ""
 
 
 def _say(message: str) -> None:

@@ -17,7 +17,7 @@ import typer.main
 from conformance.catalogue import load_catalogue
 from conformance.cli import app
 from conformance.documentation import manifest_blocks, markdown, protocol_blocks, statistics_blocks
-from conformance.documentation.pages import CHECKS_PAGE, SCREENSHOT, blocks, expected, pages
+from conformance.documentation.pages import CHECKS_PAGE, SCREENSHOT, blocks, expected, pages, row_pages
 from conformance.manifest import Manifest
 from conformance.protocol.messages import METHODS, Capability, ErrorKind
 from conformance.protocol.schemas import schemas
@@ -74,6 +74,9 @@ RUN_ELSEWHERE = {
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
     "nox -s falsify": "the trial itself",
+    'apr run conformance/corpus/fixture/model/model.safetensors "2+2=" --max-tokens 5 --gpu': "F-INT-097 is this",
+    "apr chat conformance/corpus/fixture/model/model.safetensors --gpu --max-tokens 5": "F-INT-096 is this",
+    "nox -s docs": "tests/project/test_site.py builds the same",
     "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
     "nox -s falsify -- -k f_mem": "a part of the trial",
@@ -181,13 +184,19 @@ def test_readme_lists_every_file_that_a_trial_leaves(tmp_path):
 # --- checks, manifest, protocol ---------------------------------------------------------------------------
 
 
-def test_the_page_of_checks_has_a_heading_a_row_and_says_which_are_not_written():
-    parts = re.split(r"^### (F-[A-Z]+-\d{3})$", (ROOT / CHECKS_PAGE).read_text(), flags=re.MULTILINE)
-    told = dict(zip(parts[1::2], parts[2::2], strict=True))
-    rows = load_catalogue().rows
-    assert list(told) == [row.id for row in rows]
-    assert {row for row, text in told.items() if "not written yet" in text} == {r.id for r in rows if not r.written}
-    assert all(f"`{name}`" in told[row.id] for row in rows for name in (*row.observes, *row.observes_on_gpu))
+def test_every_row_is_in_the_table_of_checks_and_has_a_page_that_says_what_is_observed():
+    told = {row: page.read_text() for page, row in row_pages().items()}
+    assert re.findall(r"\[(F-[A-Z]+-\d{3})\]", (ROOT / CHECKS_PAGE).read_text()) == [row.id for row in told]
+    assert len(told) == 100
+    for row, text in told.items():
+        assert text.startswith(f"# {row.id}\n")
+        assert ("Not written yet" in text) is not row.written
+        assert all(f"`{name}`" in text for name in (*row.observes, *row.observes_on_gpu))
+        assert row.why, "what an easier check would miss"
+
+
+def test_no_page_of_a_row_lies_there_that_the_catalogue_does_not_have():
+    assert set((ROOT / "docs" / "checks").iterdir()) == set(row_pages())
 
 
 def test_every_key_of_the_manifest_is_explained_and_no_other():
@@ -271,10 +280,10 @@ def code_of(text):
 def commands():
     """Every command of every page: lines of shell blocks, and inline code that begins with a program of ours.
 
-    The page of checks repeats the specification's commands, which the checks themselves run.
+    The pages of checks and of traceability repeat the specification's commands, which the checks themselves run.
     """
     found = set()
-    for page in set(OURS) - {ROOT / CHECKS_PAGE}:
+    for page in set(OURS) - {ROOT / CHECKS_PAGE, ROOT / "docs" / "traceability.md", *row_pages()}:
         text = page.read_text()
         lines = [line for language, block in FENCE.findall(text) if language == "sh" for line in block.splitlines()]
         lines += [code for code in code_of(text) if code.startswith(PROGRAMS)]

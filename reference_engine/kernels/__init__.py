@@ -1,0 +1,1 @@
+"""Fused Triton kernels of a decoding step; `step.FusedStep` puts them together."""
