@@ -25,9 +25,10 @@ from reports.compare import comparison
 from reports.difference import comparison_section
 from reports.kills import kill_section
 from reports.scorecard import render_scorecard
-from reports.tables import Done, done_section
+from reports.tables import done_section
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+PDFTOTEXT = shutil.which("pdftotext")
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
 FLAGS = [
     "--headless",
@@ -55,7 +56,7 @@ def whole_page(record):
     extras = [
         comparison_section(compared),
         kill_section(samples.severity(), samples.CATALOGUE),
-        done_section((Done("lint", value=0),)),
+        done_section(None),
     ]
     causes = (Cause(ExitCode.FALSIFIED, "F-MEM-029", samples.HOSTILE),)
     decision = Decision(ExitCode.FALSIFIED, causes, (("F-MEM-030", "known"),), rehearsal=False)
@@ -192,6 +193,22 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browse, html):
     probe = "document.body.dataset.answer = document.documentElement.scrollWidth - innerWidth"
 
     assert int(answer(browse(html, "", probe, "--window-size=500,900"))) <= 0
+
+
+@pytest.mark.skipif(PDFTOTEXT is None, reason="pdftotext (poppler-utils) is not installed")
+def test_it_prints_with_its_failures_open_and_without_its_tools(tmp_path, html):
+    file, paper = tmp_path / "scorecard.html", tmp_path / "paper.pdf"
+    file.write_text(html)
+    flags = [flag for flag in FLAGS if flag != "--dump-dom"]
+    command = [CHROMIUM, *flags, f"--print-to-pdf={paper}", f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()]
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    printed = subprocess.run([PDFTOTEXT, paper, "-"], capture_output=True, check=True, text=True, timeout=60)
+    words = " ".join(printed.stdout.split())
+
+    assert "F-MEM-029" in words
+    assert "detectable effect" in words
+    assert "Expand all" not in words
+    assert "All sections" not in words
 
 
 def beside():
