@@ -22,9 +22,10 @@ def compare(
     out: Annotated[Path, typer.Option(help="The page that is written.")] = Path("compare.html"),
 ) -> None:
     """Put the records of several engines side by side on one self-contained page."""
+    from conformance.catalogue import load_catalogue  # noqa: PLC0415
     from conformance.record import read_record, record_file  # noqa: PLC0415
     from reports.compare import comparison  # noqa: PLC0415
 
     read = or_usage(lambda: [read_record(record_file(path)) for path in records])
-    or_usage(lambda: out.write_text(comparison(read), encoding="utf-8"))
+    or_usage(lambda: out.write_text(comparison(read, load_catalogue()), encoding="utf-8"))
     typer.echo(str(out))

@@ -405,7 +405,7 @@ def test_falsify_run_of_one_row_leaves_a_record_that_the_shown_code_reads(tmp_pa
 
 @pytest.mark.slow
 def test_the_generating_commands_mend_what_is_stale(tmp_path):
-    for name in ("conformance", "docs"):
+    for name in ("conformance", "reports", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
     for name in ("README.md", "CONTRIBUTING.md"):
         shutil.copyfile(ROOT / name, tmp_path / name)
