@@ -57,7 +57,7 @@ def engine(session: nox.Session, extra: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
-    install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
+    install(session, "--editable", ".[golden,docs,kernels]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
@@ -104,6 +104,20 @@ def severity(session: nox.Session) -> None:
     """Plant faults and write the kill matrix: `nox -s severity -- --full` (arguments of `falsify severity`)."""
     install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
     run_and_exit(session, "falsify", "severity", *session.posargs)
+
+
+@nox.session
+def calibrate(session: nox.Session) -> None:
+    """Measure error rates and detectable effects of the timed rows: `nox -s calibrate -- --seconds 230`."""
+    install(session, "--editable", ".")
+    run_and_exit(session, "falsify", "calibrate", *session.posargs)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Test the matrix on a Ray cluster of this host's processes, some of which are killed."""
+    install(session, "--editable", ".[golden,ray]", *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/ray", *session.posargs)
 
 
 @nox.session
