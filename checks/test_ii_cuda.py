@@ -29,6 +29,7 @@ MIB = 1024 * 1024
 
 
 def test_f_cuda_011(stand: Stand) -> None:
+    stand.engine.restart()
     before = witness_memory(stand)
     with stand.opened_device() as device:
         stand.equal("opens_device", expected=stand.plan.device_index if stand.gpu else 0, observed=device.info.index)

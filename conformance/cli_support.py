@@ -24,7 +24,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     from conformance.faults.planting import UnknownFault  # noqa: PLC0415
     from conformance.faults.problems import BadDevices, BadShard, BrokenLedger  # noqa: PLC0415
     from conformance.gate.policy import BrokenGate  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, EngineNotInstalled, PortTaken, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.record import BrokenRecord  # noqa: PLC0415
     from conformance.thresholds import BrokenThresholds  # noqa: PLC0415
@@ -39,7 +39,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     except (
         UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
         ContentChanged, GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
-        BadDevices, BadShard, BrokenLedger, BrokenPool, PoolTooSmall, BrokenCalibration,
+        BadDevices, BadShard, BrokenLedger, PortTaken, BrokenPool, PoolTooSmall, BrokenCalibration,
     ) as error:  # fmt: skip
         usage(str(error))
     except OSError as error:

@@ -44,6 +44,11 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify matrix matrix.toml --ray auto": "tests/ray/test_ray_pool.py, by the address of its cluster",
+    "falsify records falsify-matrix": "tests/reports/test_many_records.py",
+    "falsify records falsify-matrix --by engine": "tests/reports/test_many_records.py",
+    "falsify records falsify-matrix --search F-MEM-029": "tests/reports/test_many_records.py",
+    "nox -s ray": "noxfile.py, where the extra may be installed",
     "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
     "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
     "falsify run --engine docs/examples/rust/rust.toml --section parse": (
