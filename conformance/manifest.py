@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import shutil
+import socket
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -35,13 +37,23 @@ class BrokenManifest(Exception):
         super().__init__(f"{path}: {cause}")
 
 
-class EngineNotInstalled(Exception):
-    """A module that the engine's driver imports is not installed here; nobody was tried."""
+class PortTaken(Exception):
+    """Something else listens on the port that a manifest's server is to have; nobody was tried."""
 
-    def __init__(self, engine: str, module: str, extra: str) -> None:
-        self.engine, self.module, self.extra = engine, module, extra
-        how = f"pip install 'falsify-inference[{extra}]'" if extra else f"install what provides {module}"
-        super().__init__(f"engine {engine!r} is not installed: no module {module!r} in this environment; {how}")
+    def __init__(self, engine: str, port: int) -> None:
+        self.engine, self.port = engine, port
+        super().__init__(
+            f"engine {engine!r}: port {port} on 127.0.0.1 is taken; stop what listens there, or leave `port` out of "
+            "the manifest for any free one"
+        )
+
+
+class EngineNotInstalled(Exception):
+    """A module or program that the engine needs is not installed here; nobody was tried."""
+
+    def __init__(self, engine: str, lacking: str, how: str) -> None:
+        self.engine, self.lacking, self.how = engine, lacking, how
+        super().__init__(f"engine {engine!r} is not installed: {lacking}; {how}")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,7 +64,8 @@ class EngineTable(_Table, frozen=True):
     """Who the engine is.
 
     `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16. `formats` are those it loads besides
-    SafeTensors: gguf, apr. `requires` are Python modules that its driver imports, `extra` the extra that brings them.
+    SafeTensors: gguf, apr. `requires` are Python modules that its driver imports, `extra` the extra that brings them;
+    `programs` must be on PATH.
     """
 
     name: str
@@ -63,10 +76,11 @@ class EngineTable(_Table, frozen=True):
     reference: bool = False
     requires: tuple[str, ...] = ()
     extra: str = ""
+    programs: tuple[str, ...] = ()
 
 
 class DriverTable(_Table, frozen=True):
-    """How its driver process is started. `{python}` and `{manifest_dir}` are filled in."""
+    """How its driver process is started. `{python}`, `{manifest}` and `{manifest_dir}` are filled in."""
 
     command: Command
     env: dict[str, str] = {}
@@ -87,6 +101,17 @@ class CommandTable(_Table, frozen=True):
     command: Command
     artefact: str = ""
     timeout_s: Seconds = 300.0
+
+
+class GateTable(CommandTable, frozen=True):
+    """A command that measures a gate of the definition of done, and how its output is read.
+
+    `value` is a pattern with a group `value`, or with `part` and `rest` for a share in per cent; its last match counts.
+    `count` is a pattern whose matches are counted instead. A command without a number leaves its gate UNTESTED.
+    """
+
+    value: str = ""
+    count: str = ""
 
 
 class CliTable(_Table, frozen=True):
@@ -111,6 +136,27 @@ class CliTable(_Table, frozen=True):
     answer: str = r"\A(?P<answer>.*)\Z"
 
 
+class ServerTable(_Table, frozen=True):
+    """An OpenAI-compatible HTTP server on 127.0.0.1, for the driver `conformance.engines.openai_engine`.
+
+    `{model}` and `{port}` are filled in. `model` is what it loads: a checkpoint's `directory`, or a GGUF that this
+    project makes of it. Port 0 is any free one. It is up when `health` answers 200. `model_name` goes into requests,
+    with every field of `request`. `accepts_ids`: prompts may be lists of ids. `ignore_eos` names the field, if any,
+    that makes it decode past the end.
+    """
+
+    command: Command
+    model: Literal["directory", "gguf-f32", "gguf-f16", "gguf-bf16"] = "directory"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    health: str = "/health"
+    model_name: str = "{model}"
+    request: dict[str, Any] = {}
+    accepts_ids: bool = False
+    ignore_eos: str = ""
+    startup_timeout_s: Seconds = 120.0
+    answer_timeout_s: Seconds = 300.0
+
+
 class Manifest(_Table, frozen=True):
     """Everything the harness knows about an engine before it is started.
 
@@ -127,6 +173,8 @@ class Manifest(_Table, frozen=True):
     docs: CommandTable | None = None
     tests: CommandTable | None = None
     cli: CliTable | None = None
+    server: ServerTable | None = None
+    done: dict[str, GateTable] = {}
     untested: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
 
@@ -138,8 +186,8 @@ class LoadedManifest(msgspec.Struct, frozen=True):
     sha256: str
 
     def filled(self, command: Sequence[str], **extra: str) -> list[str]:
-        """The command with `{python}`, `{manifest_dir}` and extra placeholders filled in."""
-        values = {"python": sys.executable, "manifest_dir": str(self.path.parent), **extra}
+        """The command with `{python}`, `{manifest}`, `{manifest_dir}` and extra placeholders filled in."""
+        values = {"python": sys.executable, "manifest": str(self.path), "manifest_dir": str(self.path.parent), **extra}
         return [_fill(word, values) for word in command]
 
 
@@ -149,15 +197,35 @@ def _fill(word: str, values: dict[str, str]) -> str:
 
 
 def require_installed(loaded: LoadedManifest) -> None:
-    """See that the modules of an engine are there, without importing them.
+    """See that an engine's modules and programs are there, without importing them, and its server's port is free.
 
     Raises:
-        EngineNotInstalled: one is not.
+        EngineNotInstalled: a module or program is not.
+        PortTaken: something listens on the port.
     """
-    table = loaded.manifest.engine
+    table, server = loaded.manifest.engine, loaded.manifest.server
     for module in table.requires:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
-            raise EngineNotInstalled(table.name, module, table.extra)
+            how = (
+                f"pip install 'falsify-inference[{table.extra}]'" if table.extra else f"install what provides {module}"
+            )
+            raise EngineNotInstalled(table.name, f"no module {module!r} in this environment", how)
+    for program in table.programs:
+        if shutil.which(program) is None:
+            raise EngineNotInstalled(table.name, f"no program {program!r} on PATH", f"install what provides {program}")
+    if server is not None and server.port and not port_is_free(server.port):
+        raise PortTaken(table.name, server.port)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def known_engines() -> list[str]:

@@ -173,6 +173,7 @@ def every_copy_awaited(plant: Plant) -> None:
 @fault(expects={"F-MEM-034": "asynchronous"}, blast=_COPIES, machine="gpu")
 def copies_block(plant: Plant) -> None:
     """The ring copies with the blocking call of the runtime."""
+    # SAFETY: one call of the runtime's C interface, with the four arguments of its documentation.
     import ctypes
 
     from reference_engine.storage import PinnedRing
@@ -181,6 +182,7 @@ def copies_block(plant: Plant) -> None:
         slab = self._slabs[turn % len(self._slabs)]
         self.stream.synchronize()
         for target, offset in parts:
+            # SAFETY: both tensors outlive the call, which blocks; the target's size bounds what is copied.
             copied = ctypes.CDLL(None).cudaMemcpy(
                 ctypes.c_void_p(target.data_ptr()), ctypes.c_void_p(slab.data_ptr() + offset),
                 ctypes.c_size_t(target.numel()), 1,
