@@ -56,7 +56,6 @@ def warming_up(model: SafeTensorsCudaModel, id_limit: int | None) -> Iterator[No
         model.decoder.use(_chosen.get(key, Choice(None, "there was no memory to try")))
 
 
-@torch.inference_mode()
 def _push_prompt(model: SafeTensorsCudaModel, id_limit: int | None) -> None:
     """Twice: a graph is recorded at its second use. The memory stays for the first request that fits it."""
     prompt = [0] * min(PROMPT, model.config.max_positions)

@@ -39,7 +39,8 @@ def attend(
     are the chunk's greatest score and the sum of the weights. Chunks past the position are left as they were.
 
     Bytes: 2 * GROUPS * D a visible position in the cache's dtype, once from memory, HEADS / GROUPS / PER times from
-    the L2 cache.
+    the L2 cache. Floor: at 4,096 positions of Qwen2.5-1.5B on an H100 2.8 us in F32 and 1.4 in BF16; measured with
+    `combine` 11 and 12 us (0.25 and 0.12), at 256 positions 4 us, which is two kernels' latency.
     """
     SHARED: tl.constexpr = HEADS // GROUPS
     SCALE: tl.constexpr = D**-0.5
@@ -109,7 +110,7 @@ def combine(
 ):
     """Heads F32 [HEADS * D] of what `attend` left in `slots` chunks a head; programs (HEADS, D / BLOCK).
 
-    Bytes: D + 2 F32 a head and visible chunk, from the L2 cache.
+    Bytes: D + 2 F32 a head and visible chunk, from the L2 cache; no floor but a kernel's latency, 2 us.
     """
     let_next_start(OVERLAP)
     head = tl.program_id(0)

@@ -96,7 +96,9 @@ def project(
 ):
     """`out` [OUT] becomes, or with `RESIDUAL` grows by, weight [OUT, K] times x [K] (F32, normalised), plus bias.
 
-    Bytes: OUT * K of the weights' dtype, once; the vector comes from the L2 cache.
+    Bytes: OUT * K of the weights' dtype, once; the vector comes from the L2 cache. Floor: these bytes at the rate of
+    reading. Measured on an H100 (Qwen2.5-1.5B's shapes, F32 / BF16, share of the rate): q|k|v 0.75 / 0.53, output
+    0.77 / 0.54, down 0.97 / 0.88.
     """
     let_next_start(OVERLAP)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -129,7 +131,8 @@ def gate_up(
 ):
     """SiLU(gate) * up, F32 [OUT], of x [K] normalised; weight [2 * OUT, K] holds the gate's rows, then up's.
 
-    A program takes `ROWS` of each. Bytes: 2 * OUT * K of the weights' dtype, once.
+    A program takes `ROWS` of each. Bytes: 2 * OUT * K of the weights' dtype, once. Floor: these bytes at the rate of
+    reading. Measured as for `project`: 1.0 / 0.96.
     """
     let_next_start(OVERLAP)
     pair = tl.arange(0, 2 * ROWS)
@@ -162,7 +165,8 @@ def head(
 ):
     """Logits F32 [OUT] of x [K] normalised, and of each program the greatest below id `limit`, with its id.
 
-    A NaN counts as greater than all, so that it is found. Bytes: OUT * K of the weights' dtype, once.
+    A NaN counts as greater than all, so that it is found. Bytes: OUT * K of the weights' dtype, once. Floor: these
+    bytes at the rate of reading. Measured as for `project`: 1.0 / 1.0.
     """
     let_next_start(OVERLAP)
     blocks = (OUT + ROWS - 1) // ROWS
