@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from reference_engine.decode import Decoder, torch_step
+from reference_engine.decode import Decoder, DecodeState, torch_step
 from reference_engine.device import Device
 from reference_engine.errors import ClosedHandle, InvalidArgument, NonFiniteLogits
 from reference_engine.generate import GenerationRequest, generate
@@ -234,3 +234,23 @@ def test_graphs_need_cuda(tied, cpu):
 def test_senseless_decoders_are_refused(change):
     with pytest.raises(InvalidArgument):
         Decoder(**change)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 12])
+def test_a_padded_prompt_gives_the_logits_of_the_bare_one_and_leaves_nothing_to_the_next(f32, monkeypatch, length):
+    prompt = (PROMPT * 2)[:length]
+    with Decoder().begin(f32, prompt, 40, None) as decoding:
+        expected, following = decoding.logits.clone(), run(f32, Decoder(), prompt, 20).ids
+    begin = DecodeState.__init__
+
+    def with_room_for_a_prompt(self, *arguments):
+        begin(self, *arguments)
+        self.prompt = torch.full((16,), 99)
+
+    monkeypatch.setattr(DecodeState, "__init__", with_room_for_a_prompt)
+    decoder = Decoder()
+    for _ in range(2):
+        with decoder.begin(f32, prompt, 40, None) as decoding:
+            assert (decoding.logits - expected).abs().max() < 2e-5
+            assert decoding._state.prompt[length : -(-length // 8) * 8].sum() == 0
+        assert run(f32, decoder, prompt, 20).ids == following
