@@ -176,6 +176,7 @@ class PinnedRing:
     def send(self, turn: int, parts: Sequence[tuple[torch.Tensor, int]]) -> None:
         """Queue copies out of the turn's slab: pairs of device bytes and where they lie in the slab."""
         place = turn % len(self._slabs)
+        # SAFETY: the slab's address is used while the ring holds it.
         start, stream = self._slabs[place].data_ptr(), self.stream.cuda_stream
         copy = _runtime().cudaMemcpyAsync
         for target, offset in parts:
@@ -215,9 +216,11 @@ def _page_locked(device: Device, nbytes: int) -> torch.Tensor:
     memory = mmap.mmap(-1, nbytes)
     with suppress(OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
+    # SAFETY: the tensor keeps the mapping, whose every byte may be anything.
     tensor = torch.frombuffer(memory, dtype=torch.uint8)
     # Touched by the thread that asks: the driver would do it under a lock.
     tensor.zero_()
+    # SAFETY: the range is the mapping's own, and is released before it goes.
     code = torch.cuda.cudart().cudaHostRegister(tensor.data_ptr(), nbytes, HOST_REGISTER_PORTABLE)
     if int(code) != 0:
         raise DeviceFailed(str(device.torch), f"page-locking {nbytes} bytes: CUDA error {int(code)}")
@@ -225,6 +228,7 @@ def _page_locked(device: Device, nbytes: int) -> torch.Tensor:
 
 
 def _release(memory: torch.Tensor) -> None:
+    # SAFETY: the caller still holds the tensor, and with it the mapping.
     torch.cuda.cudart().cudaHostUnregister(memory.data_ptr())
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,7 +20,8 @@ LEAST_CAPABILITY = (8, 0)
 OVERLAP_CAPABILITY = (9, 0)
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """The fused step, or None and why not."""
 
     step: FusedStep | None

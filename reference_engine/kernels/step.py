@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -57,7 +58,8 @@ class Scratch:
         self.peak_ids = device.empty((programs,), torch.int32)
 
 
-class Launch(NamedTuple):
+@dataclass(frozen=True)
+class Launch:
     """A kernel, how many programs of it, its arguments, its compile-time constants and options."""
 
     kernel: Any

@@ -57,7 +57,7 @@ def test_what_the_kernels_do_not_know_is_declined(model, change):
 
 def test_old_devices_are_declined(model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (7, 5))
-    assert choosing.fused_step(model) == (None, "compute capability 7.5 is too old")
+    assert choosing.fused_step(model) == choosing.Choice(None, "compute capability 7.5 is too old")
 
 
 def test_without_triton_torch_decodes(model, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_compiler_that_fails_is_declined(model, monkeypatch):
         raise OSError("no C compiler")
 
     monkeypatch.setattr(step.FusedStep, "load", fail)
-    assert choosing.fused_step(model) == (None, "Triton does not work here: OSError")
+    assert choosing.fused_step(model) == choosing.Choice(None, "Triton does not work here: OSError")
 
 
 def test_dependent_launch_is_for_devices_that_have_it():
