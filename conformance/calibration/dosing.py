@@ -9,6 +9,7 @@ once in a process (the load, the first token) shows every dose so.
 
 from __future__ import annotations
 
+# SAFETY: one call of the C library, which takes a number and returns one.
 import ctypes
 import gc
 import os
@@ -159,6 +160,7 @@ def _spin_until(moment: float) -> float:
 
 def _trim_heap() -> None:
     """Give freed host memory back to the system, where the C library knows how."""
+    # SAFETY: the process itself, in which the C library is loaded.
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
