@@ -3,12 +3,13 @@
 Mutants are tried in copies of the project, each against the tests of its own module; results stay in DIRECTORY, so that
 a run goes on where it was broken off. A mutant is killed by a test that failed or did not end; one that ends pytest in
 any other way is broken and counted apart, and nothing is tried of a module whose own tests fail without a change.
-`--list FILE` writes the mutants and tries none; `--mutants FILE` tries those, where cosmic-ray is not installed.
+`--score` prints the share of mutants killed, if every module was tried as it is now. `--list FILE` writes the mutants and tries none; `--mutants FILE` tries those, where cosmic-ray is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import queue
@@ -118,6 +119,21 @@ def _lines(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def sha256_of(module: str) -> str:
+    """The hash of a module as it is now."""
+    return hashlib.sha256((ROOT / module).read_bytes()).hexdigest()
+
+
+def score(known: dict[str, dict[str, object]]) -> str:
+    """The share of killed mutants in all modules, or which of them were not tried as they are."""
+    stale = [module for module in MODULES if known.get(module, {}).get("sha256") != sha256_of(module)]
+    if stale:
+        return f"not measured: {', '.join(stale)} not tried, or changed since"
+    tried = sum(int(str(found["mutants"])) for found in known.values())
+    killed = sum(int(str(found[KILLED])) for found in known.values())
+    return f"mutation score {100 * killed / tried:.2f} % of {tried} mutants in {len(known)} modules"
+
+
 def summary_of(results: Iterable[dict[str, str]], module: str, why: dict[str, str]) -> dict[str, object]:
     """How many mutants of a module were killed; survivors by line and change, with the reason where one is known."""
     mine = [line for line in results if line["module"] == module]
@@ -129,18 +145,27 @@ def summary_of(results: Iterable[dict[str, str]], module: str, why: dict[str, st
         for line in mine if line["outcome"] == SURVIVED
     ]  # fmt: skip
     share = round(counted[KILLED] / decided, 4) if decided else None
-    return {"mutants": len(mine), **counted, "killed_share": share, "tests": MODULES[module], "survivors": survivors}
+    found = {"sha256": sha256_of(module), "mutants": len(mine), **counted, "killed_share": share}
+    return found | {"tests": MODULES[module], "survivors": survivors}
 
 
 def main() -> None:
     """Try mutants, and write what is known of every module to docs/results/mutation.json."""
     parser = argparse.ArgumentParser(description="Mutation testing of what decides verdicts.")
-    parser.add_argument("directory", type=Path)
+    parser.add_argument("directory", type=Path, nargs="?", default=Path("mutation-run"))
     parser.add_argument("modules", nargs="*")
     parser.add_argument("-n", "--workers", type=int, default=1)
     parser.add_argument("--list", type=Path, help="write the mutants here and try none")
     parser.add_argument("--mutants", type=Path, help="try the mutants of this file")
+    parser.add_argument("--score", action="store_true", help="say what is known and try none")
+    parser.add_argument("--write", action="store_true", help="write what the directory holds and try none")
     given = parser.parse_args()
+    if given.score:
+        sys.stdout.write(score(json.loads(RESULTS.read_text(encoding="utf-8"))["modules"]) + "\n")
+        return
+    if given.write:
+        write_results(given.directory)
+        return
     directory = given.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
     modules = given.modules or list(MODULES)
@@ -159,7 +184,8 @@ def write_results(directory: Path) -> None:
     """Write docs/results/mutation.json from the results in a directory."""
     results = _lines(directory / "results.jsonl")
     why = tomllib.loads(WHY.read_text(encoding="utf-8"))["why"]
-    found = {module: summary_of(results, module, why) for module in MODULES}
+    tried = [module for module in MODULES if any(line["module"] == module for line in results)]
+    found = {module: summary_of(results, module, why) for module in tried}
     RESULTS.write_text(json.dumps({"modules": found}, indent=1) + "\n", encoding="utf-8")
     for module, each in found.items():
         sys.stdout.write(f"{module}: {each[KILLED]} of {each['mutants']} killed, {each[SURVIVED]} survived\n")
