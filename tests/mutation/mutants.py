@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator
@@ -49,13 +50,15 @@ def mutants_of(root: Path, module: str) -> Iterator[Mutant]:
 
 
 def write_mutants(mutants: list[Mutant], path: Path) -> None:
-    """Keep mutants in a file, for a machine that has no cosmic-ray."""
-    path.write_text("".join(json.dumps(asdict(mutant)) + "\n" for mutant in mutants), encoding="utf-8")
+    """Keep mutants in a compressed file, for a machine that has no cosmic-ray."""
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(mutant)) + "\n" for mutant in mutants)
 
 
 def read_mutants(path: Path) -> list[Mutant]:
     """Mutants that `write_mutants` kept."""
-    return [Mutant(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        return [Mutant(**json.loads(line)) for line in file]
 
 
 def _change(original: str, text: str) -> str:

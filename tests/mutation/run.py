@@ -3,7 +3,8 @@
 Mutants are tried in copies of the project, each against the tests of its own module; results stay in DIRECTORY, so that
 a run goes on where it was broken off. A mutant is killed by a test that failed or did not end; one that ends pytest in
 any other way is broken and counted apart, and nothing is tried of a module whose own tests fail without a change.
-`--score` prints the share of mutants killed, if every module was tried as it is now. `--list FILE` writes the mutants and tries none; `--mutants FILE` tries those, where cosmic-ray is not installed.
+`--score` prints the share of mutants killed, if every module was tried as it is now. `--list FILE` writes the mutants
+and tries none; `--mutants FILE` tries those, where cosmic-ray is not installed.
 """
 
 from __future__ import annotations
