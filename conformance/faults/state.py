@@ -23,7 +23,7 @@ def _result(plant, change):
     plant.replace(Engine, "infer", lambda infer, self, request, *rest: change(infer(self, request, *rest)))
 
 
-@fault(expects={"F-QUAL-069": "ids", "F-QUAL-067": "ids", "F-QUAL-080": "ids"}, blast=_BLAST, seen_in="realizar cb00153b, mistral.rs#126")
+@fault(expects={"F-QUAL-069": "ids", "F-QUAL-067": "ids"}, blast=_BLAST, seen_in="realizar cb00153b, mistral.rs#126")
 def answer_of_an_equally_long_prompt(plant: Plant) -> None:
     """A prompt gets the answer of an earlier one of the same length."""
     from reference_engine.engine import Engine
