@@ -22,7 +22,9 @@ def test_f_build_001(stand: Stand) -> None:
         stand.failed("builds", "build failed", (made.install if made.build.ok else made.build).told)
         return
     stand.equal("builds", expected=True, observed=made.ok, note=Path(made.artefact).name)
-    origin = {role: Path(found["file"]).is_relative_to(made.site) for role, found in resolved_roles(stand).items()}
+    origin = {
+        role: Path(found.get("file", "")).is_relative_to(made.site) for role, found in resolved_roles(stand).items()
+    }
     stand.equal("imported_from_artefact", expected=dict.fromkeys(origin, True), observed=origin)
     engine = built_engine(stand)
     stand.equal("starts", expected=stand.manifest.manifest.engine.name, observed=engine.info.name)

@@ -23,6 +23,7 @@ NOT_A_MODEL = (ErrorKind.INVALID_FILE, ErrorKind.INVALID_MODEL, ErrorKind.FILE_N
 
 def test_f_err_091(stand: Stand) -> None:
     absent = stand.directory / "no-such-model.safetensors"
+    before = tree_sha256(stand.directory)
     observe_refused_load(stand, "model", absent, [ErrorKind.FILE_NOT_FOUND], [absent.name])
     try:
         stand.engine.call("file.open", FileOpen(str(absent)))
@@ -31,7 +32,6 @@ def test_f_err_091(stand: Stand) -> None:
         stand.equal("names/file", expected=True, observed=absent.name in refusal.message)
     else:
         stand.failed("typed/file", "accepted", "a file that does not exist was opened")
-    before = tree_sha256(stand.directory)
     output = run_on(stand, absent)
     stand.equal("nothing_changed", expected=before, observed=tree_sha256(stand.directory))
     observe_clear_failure(stand, "run", output, [absent.name])

@@ -70,8 +70,10 @@ def test_f_qual_068(stand: Stand) -> None:
 def test_f_qual_069(stand: Stand) -> None:
     with loaded_model(stand) as model:
         for case in golden_cases(stand):
-            stand.equal(f"one_token/{case.name}", expected=1, observed=len(case.prompt_ids))
-            observe_ids(stand, model, case, ask(stand, model, case))
+            answer = ask(stand, model, case)
+            told = {"golden": len(case.prompt_ids), "engine": answer.prompt_tokens}
+            stand.equal(f"one_token/{case.name}", expected={"golden": 1, "engine": 1}, observed=told)
+            observe_ids(stand, model, case, answer)
             observe_logits(stand, f"logits/{case.name}", model, case)
 
 

@@ -154,6 +154,8 @@ def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, 
 def _become(stand: Stand, command: Sequence[str]) -> None:
     """The child's side: never returns."""
     try:
+        # A harness that was started in the background ignores ^C, and so would the program under the terminal.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.chdir(stand.directory)
         environment = engine_environment(cli(stand).env | {"TERM": "dumb", "COLUMNS": "200"})
         os.execvpe(command[0], list(command), environment)  # noqa: S606  arguments are a list, no shell

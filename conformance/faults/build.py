@@ -43,7 +43,7 @@ def packaging_broken(tree: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-@source_fault(expects={"F-BUILD-001": "starts"}, blast=("build", "F-ERR-095"))
+@source_fault(expects={"F-BUILD-001": "imported_from_artefact"}, blast=("build", "F-ERR-095"))
 def artefact_does_not_start(tree: Path, manifest: Manifest) -> Manifest:
     """What is built lacks a module that its driver imports."""
     (tree / "reference_engine" / "formats" / "opening.py").unlink()
@@ -75,7 +75,7 @@ def storage_never_wired(tree: Path, manifest: Manifest) -> Manifest:
     )
 
 
-@source_fault(expects={"F-BUILD-005": "does_the_job"}, blast=("build",))
+@source_fault(expects={"F-BUILD-005": "engine"}, blast=("build",))
 def loading_is_a_stub(tree: Path, manifest: Manifest) -> Manifest:
     """`from_safetensors` has the right signature and raises."""
     _edit(

@@ -39,7 +39,7 @@ def negative_ordinals_count_from_the_end(plant: Plant) -> None:
     plant.replace(_adapter(), "device_open", from_end)
 
 
-@fault(expects={"F-CUDA-011": "computes", "F-CUDA-019": "error"}, blast=("cuda",))
+@fault(expects={"F-CUDA-011": "computes", "F-CUDA-019": "error"}, blast=("cuda", "dtype", "qual"))
 def products_transposed(plant: Plant) -> None:
     """The right factor of a product is taken transposed where it is square, and turned round where it is not."""
     import torch
@@ -82,7 +82,7 @@ def a_device_too_many(plant: Plant) -> None:
 
 
 @fault(
-    expects={"F-CUDA-017": "returns", "F-CUDA-011": "engine"},
+    expects={"F-CUDA-017": "engine"},
     blast=("cuda", "mem", "dtype", "load", "qual", "build", "int", "perf"),
 )
 def synchronise_fails(plant: Plant) -> None:
@@ -110,7 +110,7 @@ def streams_race(plant: Plant) -> None:
     plant.replace(Device, "through_streams", racing)
 
 
-@fault(expects={"F-CUDA-019": "error"}, blast=("cuda",))
+@fault(expects={"F-CUDA-019": "error"}, blast=("cuda", "qual"))
 def matrices_multiplied_in_tf32(plant: Plant) -> None:
     """F32 factors lose thirteen bits before they are multiplied, and nobody is told."""
     import torch

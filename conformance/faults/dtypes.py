@@ -316,7 +316,6 @@ def unsupported_dtype_names_no_tensor(plant: Plant) -> None:
     from reference_engine.errors import UnsupportedDtype
 
     plant.replace(UnsupportedDtype, "_message", lambda _original, _error: "unsupported data type")
-    plant.replace(UnsupportedDtype, "fields", lambda _original, _error: {})
 
 
 @fault(expects={"F-DTYPE-049": "kind", "F-DTYPE-050": "kind"}, blast=("dtype", "err", "parse"))

@@ -250,7 +250,7 @@ def causal_mask_missing(plant: Plant) -> None:
     plant.replace(model, "_causal_mask", lambda mask, *arguments: mask(*arguments).zero_())
 
 
-@fault(expects={"F-QUAL-066": "ids"}, blast=_BLAST)
+@fault(expects={"F-QUAL-070": "logits", "F-QUAL-075": "logits"}, blast=_BLAST)
 def causal_mask_one_too_far(plant: Plant) -> None:
     """Each token sees the one after it."""
     from reference_engine import model
@@ -263,11 +263,11 @@ def window_of_512(plant: Plant) -> None:
     """Attention sees the last 512 positions only, a sliding window that the configuration does not have."""
     from reference_engine import model
 
-    def windowed(mask, positions, length, dtype):
+    def windowed(mask, positions, length, *rest):
         import torch
 
         early = torch.arange(length, device=positions.device) <= positions[:, None] - 512
-        return mask(positions, length, dtype).masked_fill_(early, float("-inf"))
+        return mask(positions, length, *rest).masked_fill_(early, float("-inf"))
 
     plant.replace(model, "_causal_mask", windowed)
 
@@ -279,8 +279,8 @@ def second_chunk_alone(plant: Plant) -> None:
 
     model.PREFILL_CHUNK = 512
 
-    def alone(mask, positions, length, dtype):
-        found = mask(positions, length, dtype)
+    def alone(mask, positions, length, *rest):
+        found = mask(positions, length, *rest)
         if len(positions) > 1 and int(positions[0]) > 0:
             found[:, : int(positions[0])] = float("-inf")
         return found

@@ -505,7 +505,7 @@ def metadata_dropped(plant: Plant) -> None:
     plant.replace(files, "parse_header", without)
 
 
-@fault(expects={"F-PARSE-045": "files"}, blast=_FILES)
+@fault(expects={"F-PARSE-045": "clear"}, blast=_FILES)
 def metadata_values_made_texts(plant: Plant) -> None:
     """A metadata value that is no text becomes one."""
     import json

@@ -65,9 +65,9 @@ def keys_not_rotated(plant: Plant) -> None:
 
     groups = []
 
-    def remembered(attention, self, x, layer, pairs, place):
+    def remembered(attention, self, x, layer, pairs, *rest):
         groups[:] = [pairs.shape[1]]
-        return attention(self, x, layer, pairs, place)
+        return attention(self, x, layer, pairs, *rest)
 
     plant.replace(model.SafeTensorsCudaModel, "_attention", remembered)
     plant.replace(model, "_rotate", lambda rotate, x, cos, sin: rotate(x[:, : -groups[0]], cos, sin))
@@ -122,8 +122,8 @@ def decoding_position_stuck(plant: Plant) -> None:
     """While decoding, the rotary position stays where the prompt began, as in a graph that captured it."""
 
     def stuck(step, model, state, length):
-        state.cache.cos.index_copy_(0, state.position, state.cache.cos[:1])
-        state.cache.sin.index_copy_(0, state.position, state.cache.sin[:1])
+        state.cache.cos.index_copy_(0, state.position, state.cache.cos[:1].clone())
+        state.cache.sin.index_copy_(0, state.position, state.cache.sin[:1].clone())
         return step(model, state, length)
 
     change_torch_step(plant, stuck)

@@ -23,7 +23,7 @@ def _result(plant, change):
     plant.replace(Engine, "infer", lambda infer, self, request, *rest: change(infer(self, request, *rest)))
 
 
-@fault(expects={"F-QUAL-080": "ids"}, blast=_BLAST, seen_in="realizar cb00153b, mistral.rs#126")
+@fault(expects={"F-QUAL-069": "ids", "F-QUAL-067": "ids"}, blast=_BLAST, seen_in="realizar cb00153b, mistral.rs#126")
 def answer_of_an_equally_long_prompt(plant: Plant) -> None:
     """A prompt gets the answer of an earlier one of the same length."""
     from reference_engine.engine import Engine
@@ -152,7 +152,7 @@ def empty_prompt_unchecked(plant: Plant) -> None:
     plant.replace(SafeTensorsCudaModel, "check_ids", lambda check, self, ids: None)
 
 
-@fault(expects={"F-QUAL-069": "ids"}, blast=_BLAST)
+@fault(expects={"F-QUAL-069": "one_token"}, blast=_BLAST)
 def single_token_prompt_doubled(plant: Plant) -> None:
     """A prompt of one token is padded with itself to two."""
     _request(plant, lambda r: replace(r, prompt_ids=[*r.prompt_ids] * (2 if len(r.prompt_ids) == 1 else 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from conformance.faults.planting import Plant, fault
 
-_BLAST = ("mem", "dtype", "cuda", "load", "qual", "build", "err", "int", "perf")
+_BLAST = ("mem", "dtype", "cuda", "load", "qual", "build", "err", "int", "perf", "parse")
 
 
 def _upload(plant, change):

@@ -1,67 +1,123 @@
-"""Mutation testing of what decides verdicts: `python tests/mutation/run.py DIRECTORY [module…]`, by cosmic-ray.
+"""Mutation testing of what decides verdicts: `python tests/mutation/run.py DIRECTORY [module…] [-n N]`.
 
-Mutants are tried in a copy of the project, each against the tests of its own module; results stay in DIRECTORY, so
-that a run goes on where it was broken off. A mutant is killed only by a test that failed: one that could not be
-tried, or that nobody tried yet, is counted apart. Unions in annotations are left out; they are never evaluated.
-`python tests/mutation/run.py --score` prints the share of mutants killed, if every module was tried as it is now.
+Mutants are tried in copies of the project, each against the tests of its own module; results stay in DIRECTORY, so that
+a run goes on where it was broken off. A mutant is killed by a test that failed or did not end; one that ends pytest in
+any other way is broken and counted apart, and nothing is tried of a module whose own tests fail without a change.
+`--score` prints the share of mutants killed, if every module was tried as it is now. `--list FILE` writes the mutants
+and tries none; `--mutants FILE` tries those, where cosmic-ray is not installed.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import os
+import queue
 import shutil
-import sqlite3
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from mutants import Mutant, mutants_of, read_mutants, write_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "mutation.json"
+WHY = Path(__file__).with_name("survivors.toml")
 JUDGE = ["tests/conformance/test_judge.py", "tests/conformance/test_lies_of_the_judge.py"]
+GATE = ["tests/conformance/gate/test_decision.py", "tests/conformance/gate/test_policy.py"]
 MODULES = {
     "conformance/near_tie.py": ["tests/conformance/test_near_tie.py", "tests/conformance/test_judge.py"],
     "conformance/trial/outcome.py": ["tests/conformance/trial/test_outcome.py", JUDGE[1]],
     "conformance/statistics.py": ["tests/conformance/test_statistics.py", *JUDGE],
     "conformance/record.py": ["tests/conformance/test_record.py", JUDGE[1]],
     "conformance/judge.py": JUDGE,
+    "conformance/gate/decision.py": GATE,
+    "conformance/gate/policy.py": GATE,
     "reference_engine/header.py": ["tests/reference_engine/test_header.py"],
 }
-_CONFIG = """[cosmic-ray]
-module-path = "{module}"
-timeout = 120.0
-excluded-modules = []
-test-command = "{python} -m pytest -x -q --no-header {tests}"
-[cosmic-ray.distributor]
-name = "local"
-[cosmic-ray.filters.operators-filter]
-exclude-operators = ["core/ReplaceBinaryOperator_BitOr_.*"]
-"""
-_QUERY = """select m.operator_name, m.occurrence, m.start_pos_row, r.worker_outcome, r.test_outcome, r.diff
-from mutation_specs m left join work_results r on m.job_id = r.job_id order by m.start_pos_row, m.operator_name"""
+_COPIED = ("conformance", "reference_engine", "checks", "reports", "tests", "docs", "benchmarks")
+_SECONDS = 120.0
+KILLED, SURVIVED, BROKEN = "killed", "survived", "broken"
 
 
-def session_of(directory: Path, module: str) -> Path:
-    """Where cosmic-ray keeps what it knows of a module."""
-    return directory / f"{module.replace('/', '.')}.sqlite"
+class TestsFail(Exception):
+    """The tests of a module fail without a mutant: nothing that they say of mutants would mean anything."""
+
+    def __init__(self, module: str, output: str) -> None:
+        self.module = module
+        super().__init__(f"the tests of {module} fail without a change:\n{output[-1500:]}")
 
 
-def try_mutants(directory: Path, module: str) -> None:
-    """Try the mutants of a module that were not tried yet."""
-    copy = directory / "project"
-    if not copy.exists():
-        ignored = shutil.ignore_patterns(".git", "__pycache__", "falsify-run", "*.egg-info")
-        shutil.copytree(ROOT, copy, ignore=ignored)
-    shutil.copyfile(ROOT / module, copy / module)
-    session = session_of(directory, module)
-    config = session.with_suffix(".toml")
-    config.write_text(_CONFIG.format(module=module, python=sys.executable, tests=" ".join(MODULES[module])))
-    tool = Path(sys.executable).parent
-    if not session.exists():
-        subprocess.run([tool / "cosmic-ray", "init", config, session], cwd=copy, check=True)
-        subprocess.run([tool / "cr-filter-operators", session, config], cwd=copy, check=True)
-    subprocess.run([tool / "cosmic-ray", "exec", config, session], cwd=copy, check=True)
-    shutil.copyfile(ROOT / module, copy / module)
+class Copies:
+    """Copies of the project, one for each worker."""
+
+    def __init__(self, directory: Path, count: int) -> None:
+        self._free: queue.Queue[Path] = queue.Queue()
+        for number in range(count):
+            copy = directory / f"copy-{number}"
+            shutil.rmtree(copy, ignore_errors=True)
+            copy.mkdir(parents=True)
+            for name in _COPIED:
+                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            for file in ROOT.glob("*.*"):
+                if file.is_file():
+                    shutil.copyfile(file, copy / file.name)
+            self._free.put(copy)
+
+    def outcome(self, module: str, text: str) -> tuple[str, str]:
+        """What the module's tests say of this text in its place, and what they printed."""
+        copy = self._free.get()
+        original = (ROOT / module).read_text(encoding="utf-8")
+        try:
+            (copy / module).write_text(text, encoding="utf-8")
+            return _tested(copy, MODULES[module])
+        finally:
+            (copy / module).write_text(original, encoding="utf-8")
+            self._free.put(copy)
+
+
+def _tested(copy: Path, tests: list[str]) -> tuple[str, str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        ended = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return KILLED, f"no end within {_SECONDS:g} s"
+    return {0: SURVIVED, 1: KILLED}.get(ended.returncode, BROKEN), ended.stdout
+
+
+def try_mutants(directory: Path, mutants: list[Mutant], workers: int) -> None:
+    """Try the mutants that were not tried yet; each result is kept as it comes.
+
+    Raises:
+        TestsFail: a module's own tests fail without a change.
+    """
+    results = directory / "results.jsonl"
+    known = {line["key"] for line in _lines(results)}
+    left = [mutant for mutant in mutants if mutant.key not in known]
+    copies = Copies(directory, workers)
+    for module in dict.fromkeys(mutant.module for mutant in left):
+        outcome, output = copies.outcome(module, (ROOT / module).read_text(encoding="utf-8"))
+        if outcome != SURVIVED:
+            raise TestsFail(module, output)
+    with results.open("a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
+        tried = pool.map(lambda mutant: (mutant, copies.outcome(mutant.module, mutant.text)[0]), left)
+        for number, (mutant, outcome) in enumerate(tried, 1):
+            line = {"key": mutant.key, "module": mutant.module, "operator": mutant.operator, "line": mutant.line}
+            file.write(json.dumps(line | {"change": mutant.change, "outcome": outcome}) + "\n")
+            file.flush()
+            sys.stderr.write(f"[{number}/{len(left)}] {mutant.module}:{mutant.line} {outcome}\n")
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def sha256_of(module: str) -> str:
@@ -69,61 +125,71 @@ def sha256_of(module: str) -> str:
     return hashlib.sha256((ROOT / module).read_bytes()).hexdigest()
 
 
-def summary_of(session: Path, sha256: str) -> dict[str, object]:
-    """How many mutants a module has, and what became of them; survivors by line and change."""
-    with sqlite3.connect(session) as database:
-        rows = database.execute(_QUERY).fetchall()
-    tried = [row for row in rows if row[3] is not None and row[3] != "SKIPPED"]
-    killed = [row for row in tried if row[4] == "KILLED"]
-    survived = [row for row in tried if row[4] == "SURVIVED"]
-    untried = sum(row[3] is None for row in rows)
-    return {
-        "sha256": sha256,
-        "mutants": len(tried) + untried,
-        "killed": len(killed),
-        "survived": len(survived),
-        "incompetent": len(tried) - len(killed) - len(survived),
-        "not_tried": untried,
-        "killed_share": round(len(killed) / len(tried), 4) if tried else None,
-        "survivors": [{"line": row[2], "operator": row[0], "change": _change(row[5])} for row in survived],
-    }
-
-
-def _change(diff: str | None) -> str:
-    lines = (diff or "").splitlines()
-    return " -> ".join(line[1:].strip() for line in lines if line[:1] in {"-", "+"} and line[:3] not in {"---", "+++"})
-
-
 def score(known: dict[str, dict[str, object]]) -> str:
     """The share of killed mutants in all modules, or which of them were not tried as they are."""
     stale = [module for module in MODULES if known.get(module, {}).get("sha256") != sha256_of(module)]
-    untried = [module for module in MODULES if module not in stale and known[module]["not_tried"]]
-    if stale or untried:
-        return f"not measured: {', '.join(stale + untried)} not tried, or changed since"
+    if stale:
+        return f"not measured: {', '.join(stale)} not tried, or changed since"
     tried = sum(int(str(found["mutants"])) for found in known.values())
-    killed = sum(int(str(found["killed"])) for found in known.values())
+    killed = sum(int(str(found[KILLED])) for found in known.values())
     return f"mutation score {100 * killed / tried:.2f} % of {tried} mutants in {len(known)} modules"
 
 
+def summary_of(results: Iterable[dict[str, str]], module: str, why: dict[str, str]) -> dict[str, object]:
+    """How many mutants of a module were killed; survivors by line and change, with the reason where one is known."""
+    mine = [line for line in results if line["module"] == module]
+    counted = {outcome: sum(line["outcome"] == outcome for line in mine) for outcome in (KILLED, SURVIVED, BROKEN)}
+    decided = counted[KILLED] + counted[SURVIVED]
+    survivors = [
+        {"line": line["line"], "operator": line["operator"], "change": line["change"],
+         "why": next((reason for part, reason in why.items() if part in line["change"]), "")}
+        for line in mine if line["outcome"] == SURVIVED
+    ]  # fmt: skip
+    share = round(counted[KILLED] / decided, 4) if decided else None
+    found = {"sha256": sha256_of(module), "mutants": len(mine), **counted, "killed_share": share}
+    return found | {"tests": MODULES[module], "survivors": survivors}
+
+
 def main() -> None:
-    """Try, and write what is known of every module to docs/results/mutation.json."""
-    if sys.argv[1] == "--score":
-        sys.stdout.write(score(json.loads(RESULTS.read_text())["modules"]) + "\n")
+    """Try mutants, and write what is known of every module to docs/results/mutation.json."""
+    parser = argparse.ArgumentParser(description="Mutation testing of what decides verdicts.")
+    parser.add_argument("directory", type=Path, nargs="?", default=Path("mutation-run"))
+    parser.add_argument("modules", nargs="*")
+    parser.add_argument("-n", "--workers", type=int, default=1)
+    parser.add_argument("--list", type=Path, help="write the mutants here and try none")
+    parser.add_argument("--mutants", type=Path, help="try the mutants of this file")
+    parser.add_argument("--score", action="store_true", help="say what is known and try none")
+    parser.add_argument("--write", action="store_true", help="write what the directory holds and try none")
+    given = parser.parse_args()
+    if given.score:
+        sys.stdout.write(score(json.loads(RESULTS.read_text(encoding="utf-8"))["modules"]) + "\n")
         return
-    directory = Path(sys.argv[1]).resolve()
+    if given.write:
+        write_results(given.directory)
+        return
+    directory = given.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    chosen = sys.argv[2:] or list(MODULES)
-    for module in chosen:
-        try_mutants(directory, module)
-    known = {
-        module: summary_of(session_of(directory, module), sha256_of(module))
-        for module in MODULES
-        if session_of(directory, module).exists()
-    }
-    state = "Tried by `nox -s mutation`; a module that is not here was not tried."
-    RESULTS.write_text(json.dumps({"state": state, "modules": known}, indent=1) + "\n")
-    for module, found in known.items():
-        sys.stdout.write(f"{module}: {found['killed']} of {found['mutants']} killed, {found['survived']} survived\n")
+    modules = given.modules or list(MODULES)
+    if given.mutants:
+        mutants = [mutant for mutant in read_mutants(given.mutants) if mutant.module in modules]
+    else:
+        mutants = [mutant for module in modules for mutant in mutants_of(ROOT, module)]
+    if given.list:
+        write_mutants(mutants, given.list)
+        return
+    try_mutants(directory, mutants, given.workers)
+    write_results(directory)
+
+
+def write_results(directory: Path) -> None:
+    """Write docs/results/mutation.json from the results in a directory."""
+    results = _lines(directory / "results.jsonl")
+    why = tomllib.loads(WHY.read_text(encoding="utf-8"))["why"]
+    tried = [module for module in MODULES if any(line["module"] == module for line in results)]
+    found = {module: summary_of(results, module, why) for module in tried}
+    RESULTS.write_text(json.dumps({"modules": found}, indent=1) + "\n", encoding="utf-8")
+    for module, each in found.items():
+        sys.stdout.write(f"{module}: {each[KILLED]} of {each['mutants']} killed, {each[SURVIVED]} survived\n")
 
 
 if __name__ == "__main__":

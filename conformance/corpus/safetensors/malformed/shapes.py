@@ -46,6 +46,14 @@ def dim_not_number(source: Source) -> Case:
 
 
 @FAMILY.rejects(Rule.SHAPE)
+def dim_true_for_one(source: Source) -> Case:
+    """A last dimension of one is the truth value `true`, which fits the bytes where that counts as 1."""
+    base = plain(source)
+    index = source.pick(base.parts.tensors())
+    return _with_shape(base, index, [*base.layout.tensors[index].shape, "true"])
+
+
+@FAMILY.rejects(Rule.SHAPE)
 def dim_negative(source: Source) -> Case:
     """A dimension is negative, with the size that it should have or as the wildcard -1."""
     return _one_dim(source, "-{}", "-1", "-9223372036854775808")
