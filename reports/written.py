@@ -12,6 +12,7 @@ from conformance.calibration.results import Calibration
 from conformance.catalogue import Catalogue, load_catalogue
 from conformance.comparison import Comparison
 from conformance.corpus.safetensors.keep import Kept
+from conformance.done.gates import DoneLine
 from conformance.gate.decision import Decision
 from conformance.record import RECORD_FILE, Evidence, Record
 from conformance.thresholds import load_thresholds
@@ -25,7 +26,7 @@ from reports.junit import render_junit
 from reports.kills import Severity, kill_section
 from reports.markdown import render_markdown
 from reports.scorecard import render_scorecard
-from reports.tables import Done, done_section
+from reports.tables import done_section
 
 SCORECARD = "scorecard.html"
 _MOST_EXHIBIT_BYTES = 64 * 1024
@@ -39,7 +40,7 @@ class Attachments(msgspec.Struct, frozen=True, kw_only=True):
     comparison: Comparison | None = None
     history: tuple[Record, ...] = ()
     severity: Severity | None = None
-    done: tuple[Done, ...] | None = None
+    done: tuple[DoneLine, ...] | None = None
     calibrations: tuple[Calibration, ...] = ()
     source: Path | None = None
 
