@@ -129,6 +129,7 @@ def render(  # noqa: PLR0917  one parameter an option
     """
     from conformance.calibration.results import read_calibration  # noqa: PLC0415
     from conformance.record import record_file  # noqa: PLC0415
+    from reports.embedded import PAGE_SUFFIX  # noqa: PLC0415
     from reports.history import read_history  # noqa: PLC0415
     from reports.kills import read_severity  # noqa: PLC0415
     from reports.tables import read_done  # noqa: PLC0415
@@ -136,6 +137,8 @@ def render(  # noqa: PLR0917  one parameter an option
 
     read = _record(record)
     source = record_file(record).parent
+    if out is None and record.suffix == PAGE_SUFFIX:
+        usage(f"{record}: --out DIR is needed, so that this page is not written over")
     target = out or source
     compared = _compared(baseline, read)
     attachments = Attachments(
@@ -228,10 +231,10 @@ def _done(path: Path | None) -> ExitCode:
 
 def _record(path: Path) -> Record:
     from conformance.record import parse_record, read_record, record_file  # noqa: PLC0415
-    from reports.embedded import record_within  # noqa: PLC0415
+    from reports.embedded import PAGE_SUFFIX, stored_bytes  # noqa: PLC0415
 
-    if path.suffix == ".html":
-        return or_usage(lambda: parse_record(record_within(path), path))
+    if path.suffix == PAGE_SUFFIX:
+        return or_usage(lambda: parse_record(stored_bytes(path), path))
     return or_usage(lambda: read_record(record_file(path)))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from conformance.record import BrokenRecord, Line, Record, encode_line
 
 MEDIA_TYPE = "application/gzip"
+PAGE_SUFFIX = ".html"
 _GZIP, _LEVEL = 31, 9
 _MOST_BYTES = 256 * 1024 * 1024
 _LINK = re.compile(rb'id="record"[^>]*href="data:application/gzip;base64,([A-Za-z0-9+/=]+)"')
@@ -27,6 +28,16 @@ def embedded(raw: bytes) -> str:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     packed = packer.compress(raw) + packer.flush()
     return f"data:{MEDIA_TYPE};base64,{base64.b64encode(packed).decode()}"
+
+
+def stored_bytes(path: Path) -> bytes:
+    """The bytes of a record, of its own file or out of a scorecard.
+
+    Raises:
+        BrokenRecord: a scorecard that holds none.
+        OSError: a file that cannot be read.
+    """
+    return record_within(path) if path.suffix == PAGE_SUFFIX else path.read_bytes()
 
 
 def record_within(page: Path) -> bytes:

@@ -238,5 +238,5 @@ def _strip_run(x: float, y: float, cells: int, state: str) -> list[str]:
 def _divergence(first: int, expected: list[int], observed: list[int], margins: list[float], noun: str) -> str:
     want = f"expected {expected[first]}" if first < len(expected) else "expected the end"
     got = f"observed {observed[first]}" if first < len(observed) else "observed the end"
-    margin = f", reference's margin there {margins[first]:.3g} logits" if first < len(margins) else ""
+    margin = f", margin {margins[first]:.3g} logits" if first < len(margins) else ""
     return f"First difference at {noun} {first} of {len(expected)}: {want}, {got}{margin}."

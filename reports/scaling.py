@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 
 from reports.svg import Scale, document, dot, label, line, path, rect
-from reports.text import duration
 
 Points = Sequence[tuple[float, float]]
 
@@ -37,7 +36,10 @@ def scaling(steps: Points, prefills: Points) -> str:
     ]
     body += [dot(*at(point), 3.6, "dot") for point in steps]
     body += [rect(at(p)[0] - 3, at(p)[1] - 3, 6, 6, "square") for p in prefills]
-    body += [label(at(p)[0] + 6, at(p)[1] - 7, duration(p[1]), css="quiet") for p in (*steps, *prefills)]
+    for point in (*steps, *prefills):
+        right = point[0] == last
+        place = at(point)[0] + (-6 if right else 6), at(point)[1] - 7
+        body += [label(*place, _seconds(point[1]), "end" if right else "start", "quiet")]
     body += [label(x(math.log(n)), _BOTTOM + 15, f"{n:g}", "middle", "quiet") for n in sorted(set(contexts))]
     body += [
         label(
@@ -58,7 +60,12 @@ def _named(cached: float, recomputed: float) -> list[str]:
     ]
 
 
+def _seconds(value: float) -> str:
+    """A time with three digits: these stand side by side."""
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
+
+
 def _title(steps: Points, prefills: Points) -> str:
-    told = ", ".join(f"{duration(t)} at context {n:g}" for n, t in steps)
-    dear = ", ".join(f"{duration(t)} at {n:g}" for n, t in prefills)
+    told = ", ".join(f"{_seconds(t)} at context {n:g}" for n, t in steps)
+    dear = ", ".join(f"{_seconds(t)} at {n:g}" for n, t in prefills)
     return f"Time of one decode step: {told}. Were every token computed again it would be that of a prefill: {dear}."

@@ -19,6 +19,7 @@ from conformance.thresholds import load_thresholds
 from reports.badge import badge_json, badge_svg, make_badge
 from reports.calibration import calibration_section, sentences
 from reports.difference import comparison_section
+from reports.embedded import stored_bytes
 from reports.extra import Extra
 from reports.hexdump import Exhibit
 from reports.junit import render_junit
@@ -58,7 +59,7 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
         catalogue,
         exhibits=exhibits(record, source.parent),
         extras=_extras(attached, catalogue),
-        raw=source.read_bytes() if source.is_file() else b"",
+        raw=stored_bytes(source) if source.is_file() else b"",
         thresholds_sha256=load_thresholds().sha256,
         killers=attached.severity.killers() if attached.severity else None,
         decision=attached.decision,

@@ -133,6 +133,19 @@ def test_everything_given_is_on_the_page_that_is_rendered(falsify):
     }  # fmt: skip
 
 
+def test_a_scorecard_is_a_record_too(falsify):
+    assert falsify("render", "bad", "--out", "page").exit_code == ExitCode.OPEN
+    page = Path("page/scorecard.html")
+
+    assert falsify("render", str(page), "--out", "again").exit_code == ExitCode.OPEN
+    assert Path("again/scorecard.html").read_bytes() == page.read_bytes()
+    assert falsify("gate", str(page)).output == falsify("gate", "bad").output
+    assert falsify("diff", "good", str(page)).exit_code == ExitCode.FALSIFIED
+    assert falsify("render", str(page)).exit_code == ExitCode.USAGE
+    page.write_text("<p>none</p>")
+    assert falsify("gate", str(page)).exit_code == ExitCode.USAGE
+
+
 @pytest.mark.parametrize("option", ["--severity", "--done"])
 def test_a_table_that_is_none_is_usage(falsify, option):
     Path("table.json").write_text('{"not": "a list"}')

@@ -17,6 +17,7 @@ import pytest
 import sample_records as samples
 
 from conformance.comparison import compare
+from conformance.done.gates import DoneLine, Standing
 from conformance.gate.decision import Cause, Decision
 from conformance.observations import Equal
 from conformance.record import Record
@@ -56,7 +57,9 @@ def whole_page(record):
     extras = [
         comparison_section(compared),
         kill_section(samples.severity(), samples.CATALOGUE),
-        done_section(None),
+        done_section(
+            (DoneLine("lint", "ruff", 0.0, "0", Standing.MET), DoneLine(samples.HOSTILE, samples.HOSTILE, 1.0, "0"))
+        ),
     ]
     causes = (Cause(ExitCode.FALSIFIED, "F-MEM-029", samples.HOSTILE),)
     decision = Decision(ExitCode.FALSIFIED, causes, (("F-MEM-030", "known"),), rehearsal=False)
