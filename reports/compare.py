@@ -7,6 +7,7 @@ from html import escape
 
 from conformance.record import Record, RowResult
 from conformance.verdicts import Verdict
+from reports.text import one_line
 
 COLOURS = {
     Verdict.CORROBORATED: "#d7f0dc",
@@ -16,6 +17,8 @@ COLOURS = {
     Verdict.UNTESTED: "#f2f2f2",
     Verdict.ERROR: "#e0b0e0",
 }
+_FILES, _REASON = 1, 160
+"""What a cell shows of its record at most, so that fifty engines stay a page that a browser likes."""
 _STYLE = (
     "body{font:14px system-ui;margin:2em}table{border-collapse:collapse;margin:1em 0}"
     "th,td{border:1px solid #bbb;padding:4px 8px;text-align:left;vertical-align:top;max-width:22em;"
@@ -74,7 +77,9 @@ def _cell(row: RowResult) -> str:
     style = f'style="background:{COLOURS[row.verdict]}"'
     if not row.reason:
         return f"<td {style}>{label}</td>"
-    evidence = "".join(f"<li>{escape(one.path)} {one.sha256[:12]}</li>" for one in row.evidence)
+    evidence = "".join(f"<li>{escape(one_line(one.path, 120))} {one.sha256[:12]}</li>" for one in row.evidence[:_FILES])
+    if len(row.evidence) > _FILES:
+        evidence += f"<li>… and {len(row.evidence) - _FILES} more in the record</li>"
     command = f"<p><code>{escape(row.reproduce)}</code></p>" if row.reproduce else ""
-    told = f"{escape(row.reason)}{command}<ul>{evidence}</ul>"
+    told = f"{escape(one_line(row.reason, _REASON))}{command}<ul>{evidence}</ul>"
     return f"<td {style}><details><summary>{label}</summary>{told}</details></td>"

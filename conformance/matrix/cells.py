@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -88,7 +89,7 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def _twice(names: Sequence[str]) -> str | None:
-    return next((name for place, name in enumerate(names) if name in names[:place]), None)
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _cells(path: Path, table: MatrixTable) -> list[Cell]:
