@@ -32,9 +32,7 @@ def test_a_page_of_ten_thousand_cells_shows_the_worst_and_says_what_it_leaves_ou
     rows = [row.id for row in load_catalogue().rows]
     seen = dict.fromkeys(rows, Verdict.WARNING)
     cells = [
-        CellResult(
-            f"c{number}", f"engine {number}", "m", "here", ExitCode.OPEN, verdicts=dict.fromkeys(rows, "WARNING")
-        )
+        CellResult(f"c{number}", f"engine {number}", "m", "here", ExitCode.OPEN, verdicts=seen)
         for number in range(10_000)
     ]
     cells[7777] = msgspec.structs.replace(cells[7777], exit_code=ExitCode.HARNESS, cause="killed", verdicts={})
