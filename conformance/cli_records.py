@@ -114,11 +114,16 @@ def render(  # noqa: PLR0917  one parameter an option
     done: Annotated[
         Path | None, typer.Option(help="A done.json: gates with command, value, threshold, verdict.")
     ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `falsify calibrate` left, a file a machine; repeatable: error rates of timed rows."),
+    ] = None,
 ) -> None:
     """Make scorecard, JUnit, summary and badge of a stored record again.
 
     Example:  falsify render docs/results/h100 --severity docs/results/severity.json
     """
+    from conformance.calibration.results import read_calibration  # noqa: PLC0415
     from conformance.record import record_file  # noqa: PLC0415
     from reports.history import read_history  # noqa: PLC0415
     from reports.kills import read_severity  # noqa: PLC0415
@@ -135,6 +140,7 @@ def render(  # noqa: PLR0917  one parameter an option
         history=or_usage(lambda: read_history(history_of, before=read)) if history_of else (),
         severity=or_usage(lambda: read_severity(severity)) if severity else None,
         done=or_usage(lambda: read_done(done)) if done else None,
+        calibrations=or_usage(lambda: tuple(map(read_calibration, calibration or ()))),
         source=record_file(record),
     )
     or_usage(lambda: target.mkdir(parents=True, exist_ok=True))
