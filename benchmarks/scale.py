@@ -1,7 +1,8 @@
 """How the harness grows: a matrix with one and two workers, its own cost a row, 10,000 cells, 10,000 records.
 
 `python benchmarks/scale.py --json docs/results/scale.json` runs all parts, `--part cost` one of them; each is a process
-of its own and its result is written when it ends. What is called processor time hardly depends on what else runs.
+of its own and its result is written when it ends, with a page beside it. What is called processor time hardly depends
+on what else runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from scale_page import page
 from scale_parts import PARTS
 
 from conformance.environment import fingerprint
@@ -36,6 +38,7 @@ def main() -> int:
         result[part] = told or {"verdict": "not shown: the part failed"}
         result[part]["machine"] = _machine()
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        options.json.with_suffix(".md").write_text(page(result), encoding="utf-8")
     return 1 if failed else 0
 
 

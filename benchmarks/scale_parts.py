@@ -65,7 +65,7 @@ class Nobody:
 
 def rehearsal(directory: Path) -> dict[str, Any]:
     """Four engines, two models, one cell at a time and two."""
-    table = {"engines": ENGINES, "models": MODELS, "rows": ROWS}
+    table = {"engines": ENGINES, "models": MODELS, "rows": ROWS, "rehearse": True}
     file = write_table(directory / "matrix.toml", table)
     runs = {}
     for places in (2, 1):
