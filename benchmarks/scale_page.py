@@ -42,7 +42,7 @@ def _table(heads: list[str], lines: Sequence[Sequence[object]]) -> str:
 def _rehearsal(part: dict[str, Any]) -> str:
     heads = ["workers", "seconds", "rows at one time", "timed rows disturbed", "rows tried"]
     lines = [[places, *_fared(run)] for places, run in part["workers"].items()]
-    agreed = "No verdict differs" if not part["differing"] else f"{len(part['differing'])} verdicts differ"
+    agreed = "No verdict differs" if not part["differing"] else f"Verdicts differ: {'; '.join(part['differing'])}"
     return (
         f"## {_REHEARSAL}\n\n{_machine(part)} Engines: {', '.join(part['engines'])}; "
         f"models: {', '.join(part['models'])}; rows whose id has {', '.join(part['rows'])} in it, rehearsed.\n\n"

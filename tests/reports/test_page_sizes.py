@@ -22,7 +22,7 @@ def test_fifty_engines_that_fail_every_row_at_length_are_three_megabytes_at_most
         msgspec.structs.replace(row, verdict=Verdict.FALSIFIED, reason="<wrong> & " * 500, evidence=evidence)
         for row in record.rows
     ]
-    page = comparison([msgspec.structs.replace(record, rows=rows)] * 50)
+    page = comparison([msgspec.structs.replace(record, rows=rows)] * 50, load_catalogue())
     assert len(page.encode()) <= MOST_BYTES
     assert page.count("<details>") == 5000
     assert "… and 299 more in the record" in page
