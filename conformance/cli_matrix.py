@@ -90,7 +90,7 @@ def _all(read: Matrix, places: int, request: Callable[[Cell], Request], ray: str
     from reports.matrix_progress import MatrixProgress  # noqa: PLC0415
     from reports.terminal import make_console  # noqa: PLC0415
 
-    here = [] if ray else places_of_host(places)
+    here = [] if ray else places_of_host(places, rehearse=read.table.rehearse)
     if not ray:
         check_served(read.cells, here)
     tally = Tally(read.cells, len(here))

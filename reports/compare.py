@@ -13,7 +13,10 @@ from conformance.verdicts import Rehearsed, Verdict
 from reports.scorecard import page_template
 from reports.text import one_line
 
-_MOST_EVIDENCE = 20
+_FEW_ENGINES = 10
+_ROOMY, _CLOSE = (20, 600), (1, 80)
+"""Files of evidence and characters of a reason that a cell shows beside few engines, and beside many: fifty that fail
+everything at length are still a page that a browser likes."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -52,12 +55,14 @@ def comparison(records: Sequence[Record], catalogue: Catalogue) -> str:
     by_record = [{row.id: row for row in record.rows} for record in ordered]
     lines = [_line(row, tests.get(row, ""), by_record) for row in ids]
     tried = [line for line in lines if any(cell is not None and _tried(cell) for cell in line.cells)]
+    most_evidence, longest_reason = _ROOMY if len(records) <= _FEW_ENGINES else _CLOSE
     return page_template("compare.html.jinja").render(
         columns=[_column(record, ordered[0]) for record in ordered],
         lines=tried,
         left_out=len(lines) - len(tried),
         different=sum(line.differs for line in tried),
-        most_evidence=_MOST_EVIDENCE,
+        most_evidence=most_evidence,
+        longest_reason=longest_reason,
     )
 
 

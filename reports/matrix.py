@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from conformance.catalogue import Catalogue
-from conformance.matrix.record import CellResult, MatrixRecord
+from conformance.matrix.record import WORST_FIRST, CellResult, MatrixRecord
 from conformance.verdicts import Rehearsed
 from reports.summary import GLYPH
 from reports.text import plural, visible
 
 PAGE = "matrix.html"
+MOST_COLUMNS = 200
+_RANK = {code: place for place, code in enumerate(WORST_FIRST)}
 _ABSENT = ("UNTESTED", "")
 
 
 def render_matrix(record: MatrixRecord, catalogue: Catalogue) -> str:
     """The page; everything foreign on it is escaped and nothing is loaded from elsewhere."""
     settled = [cell for cell in record.cells if cell.verdicts]
+    columns = _columns(record.cells)
     return _template().render(
-        cells=[_shown(cell) for cell in record.cells],
+        cells=[_shown(cell) for cell in columns],
         headline=f"{plural(len(record.cells), 'trial')}, {len(record.cells) - len(settled)} without a whole record",
         problems=_problems(record),
         glyphs=[(verdict.value, sign) for verdict, sign in GLYPH.items()],
-        table=[(row, [_mark(cell, row) for cell in record.cells]) for row in record.rows],
+        left_out=len(record.cells) - len(columns),
+        table=[(row, [_mark(cell, row) for cell in columns]) for row in record.rows],
         tests={row.id: row.test for row in catalogue.rows},
     )
+
+
+def _columns(cells: Sequence[CellResult]) -> list[CellResult]:
+    """All cells where a page can hold them; else the worst ones, in the matrix's order."""
+    if len(cells) <= MOST_COLUMNS:
+        return list(cells)
+    worst = sorted(range(len(cells)), key=lambda place: (_RANK.get(cells[place].exit_code, len(_RANK)), place))
+    return [cells[place] for place in sorted(worst[:MOST_COLUMNS])]
 
 
 def _mark(cell: CellResult, row: str) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -30,7 +31,8 @@ class MatrixTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """What is tried. Every engine meets every model on every device.
 
     Engines and models are what `falsify run` takes; paths are relative to the matrix file. A device is `here` (any
-    GPU of the host, or the CPU's rehearsal where there is none) or a part of a GPU's name, such as `H100`.
+    GPU of the host, or the CPU's rehearsal where there is none) or a part of a GPU's name, such as `H100`. `rehearse`
+    leaves the GPUs alone.
     """
 
     engines: Names
@@ -40,6 +42,7 @@ class MatrixTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     sections: tuple[str, ...] = ()
     seed: Annotated[int, msgspec.Meta(ge=0, le=999_999_999_999_999)] = 0
     profile: Literal["default", "long"] = "default"
+    rehearse: bool = False
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -88,7 +91,7 @@ def load_matrix(path: Path) -> Matrix:
 
 
 def _twice(names: Sequence[str]) -> str | None:
-    return next((name for place, name in enumerate(names) if name in names[:place]), None)
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _cells(path: Path, table: MatrixTable) -> list[Cell]:

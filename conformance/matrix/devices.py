@@ -29,13 +29,13 @@ class Place(msgspec.Struct, frozen=True):
         return cell.device == HERE or cell.device.lower() in self.name.lower()
 
 
-def places_of_host(cpu_places: int) -> list[Place]:
-    """One place a GPU, each pinned by its UUID; on a host without one, `cpu_places` for rehearsals.
+def places_of_host(cpu_places: int, *, rehearse: bool = False) -> list[Place]:
+    """One place a GPU, each pinned by its UUID; on a host without one, or to `rehearse`, `cpu_places` of the CPU.
 
     Raises:
         DeviceUnusable: a GPU is visible and does not answer.
     """
-    devices = gpus()
+    devices = [] if rehearse else gpus()
     if devices:
         return [Place(f"{device.name} {device.index}", {VISIBLE: device.uuid}) for device in devices]
     return [Place(f"cpu {number}", {}) for number in range(cpu_places)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from statistics import mean
 
 from conformance.matrix.cells import Cell
 from conformance.matrix.trial import CellDone, Event, Planned, RowDone
@@ -19,7 +18,8 @@ class Tally:
         self.left: dict[str, list[str]] = {}
         self.done: dict[str, CellDone] = {}
         self.verdicts: dict[str, Counter[Verdict]] = defaultdict(Counter)
-        self._took: dict[str, list[float]] = defaultdict(list)
+        self._spent: dict[str, float] = defaultdict(float)
+        self._times: Counter[str] = Counter()
         self._rows: list[str] = []
 
     def hear(self, cell: Cell, event: Event) -> None:
@@ -32,7 +32,8 @@ class Tally:
             case RowDone():
                 if event.id in self.left.get(cell.name, []):
                     self.left[cell.name].remove(event.id)
-                    self._took[event.id].append(event.duration_s)
+                    self._spent[event.id] += event.duration_s
+                    self._times[event.id] += 1
                     self.verdicts[cell.name][event.verdict] += 1
             case CellDone():
                 self.done[cell.name] = event
@@ -40,10 +41,10 @@ class Tally:
 
     def seconds_left(self) -> float | None:
         """Row by row what it took on the average so far, over the places; None while no row has ended."""
-        if not self._took:
+        if not self._times:
             return None
-        typical = mean(value for values in self._took.values() for value in values)
-        expected = {row: mean(values) for row, values in self._took.items()}
-        unbegun = sum(cell.name not in self.done and cell.name not in self.left for cell in self.cells)
-        rows = [row for left in self.left.values() for row in left] + self._rows * unbegun
-        return sum(expected.get(row, typical) for row in rows) / self.places
+        typical = sum(self._spent.values()) / self._times.total()
+        expected = {row: self._spent[row] / times for row, times in self._times.items()}
+        unbegun = len(self.cells) - len(self.done) - len(self.left)
+        begun = sum(expected.get(row, typical) for left in self.left.values() for row in left)
+        return (begun + unbegun * sum(expected.get(row, typical) for row in self._rows)) / self.places

@@ -13,7 +13,7 @@ from conformance.verdicts import ExitCode, Rehearsed, Verdict
 
 MATRIX_FILE = "matrix.json"
 NOT_THERE = "no whole record"
-_WORST_FIRST = (ExitCode.FALSIFIED, ExitCode.HARNESS, ExitCode.UNDECIDED)
+WORST_FIRST = (ExitCode.FALSIFIED, ExitCode.HARNESS, ExitCode.UNDECIDED)
 
 
 class CellResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -55,7 +55,7 @@ def collect(matrix: Matrix, out: Path, causes: dict[str, str] | None = None) -> 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
     """The exit code of several trials; of none, undecided."""
     present = set(codes)
-    bad = next((code for code in _WORST_FIRST if code in present), None)
+    bad = next((code for code in WORST_FIRST if code in present), None)
     return bad if bad is not None else ExitCode.OPEN if present else ExitCode.UNDECIDED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ import msgspec
 
 from conformance.matrix.cells import Cell, MatrixTable
 from conformance.matrix.state import CellBusy, CellDirectory, settles
+from conformance.probes.nvml import NONE, VISIBLE
 from conformance.protocol.guard import end_with_parent
 from conformance.record import Record, RowResult
 from conformance.trial.runner import Options, placed, plan_trial, run_trial
@@ -64,6 +66,7 @@ def options_of(request: Request) -> Options:
         sections=table.sections,
         seed=table.seed,
         profile=table.profile,
+        rehearse=table.rehearse,
         out=CellDirectory(Path(request.out), cell).path,
         workers=request.workers,
         command=("falsify", "matrix", cell.name),
@@ -77,6 +80,8 @@ def try_cell(request: Request) -> int:
         CellBusy: another process works on it.
         And what `plan_trial`, `placed` and `run_trial` raise.
     """
+    if request.table.rehearse:
+        os.environ[VISIBLE] = NONE
     place = CellDirectory(Path(request.out), request.cell)
     with place.locked(request.patience_s), stoppable() as stop:
         ready = plan_trial(options_of(request))
