@@ -86,6 +86,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def done(session: nox.Session) -> None:
+    """Measure the definition of done: `nox -s done -- --gate satd` (arguments of `falsify done`)."""
+    install(session, "--editable", ".[golden,docs,mutation]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
+    run_and_exit(session, "falsify", "done", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Limits, ours and peers in one table: `nox -s bench -- --json bench.json`; on the CPU where there is no GPU."""
     install(session, "--editable", ".[golden]")

@@ -1,9 +1,9 @@
 """compute-sanitizer's memcheck on a short generation, its leak records beside those of an empty torch program.
 
-    python benchmarks/memcheck.py DIRECTORY [--seconds 150]
+    python benchmarks/memcheck.py DIRECTORY [--seconds 150] [--read]
 
 Leaves `generation.txt` and `empty.txt`, the tool's own words, and ends with 1 on an error, or on a leak record in the
-generation whose kind and place the empty program does not have.
+generation whose kind and place the empty program does not have. `--read` reads what lies in the directory instead.
 """
 
 from __future__ import annotations
@@ -65,14 +65,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--read", action="store_true", help="Run nothing: read what an earlier run left.")
     chosen = parser.parse_args()
-    chosen.directory.mkdir(parents=True, exist_ok=True)
-    empty = check(EMPTY, chosen.directory / "empty.txt", chosen.seconds)
-    ours = check(GENERATION, chosen.directory / "generation.txt", chosen.seconds)
+    texts = [chosen.directory / name for name in ("empty.txt", "generation.txt")]
+    if chosen.read:
+        absent = [str(text) for text in texts if not text.is_file()]
+        if absent:
+            raise SystemExit(f"no record of a run on a GPU: {', '.join(absent)}")
+        empty, ours = (text.read_text(encoding="utf-8", errors="replace") for text in texts)
+    else:
+        chosen.directory.mkdir(parents=True, exist_ok=True)
+        empty, ours = (
+            check(program, text, chosen.seconds) for program, text in zip((EMPTY, GENERATION), texts, strict=True)
+        )
     beyond = leaks(ours) - leaks(empty)
     print(f"empty program: {errors(empty)} errors, {leaks(empty).total()} leak records")
     own = beyond.total()
     print(f"generation: {errors(ours)} errors, {leaks(ours).total()} leak records, {own} that the empty one lacks")
+    if errors(ours) is not None and errors(empty) is not None:
+        print(f"beyond an empty program: {(errors(ours) or 0) + own}")
     for record, count in beyond.items():
         print(f"{count} x {record}")
     if errors(ours) != 0 or errors(empty) is None or beyond:

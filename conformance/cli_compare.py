@@ -26,12 +26,13 @@ def compare(
     ] = None,
 ) -> None:
     """Put the records of several engines side by side on one self-contained page."""
+    from conformance.catalogue import load_catalogue  # noqa: PLC0415
     from conformance.record import read_record, record_file  # noqa: PLC0415
     from reports.compare import comparison  # noqa: PLC0415
     from reports.malformations import malformations  # noqa: PLC0415
 
     read = or_usage(lambda: [read_record(record_file(path)) for path in records])
-    or_usage(lambda: out.write_text(comparison(read), encoding="utf-8"))
+    or_usage(lambda: out.write_text(comparison(read, load_catalogue()), encoding="utf-8"))
     typer.echo(str(out))
     if malformed is not None:
         beside = [record_file(path).parent for path in records]

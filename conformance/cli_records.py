@@ -34,11 +34,14 @@ def gate(
     record: RecordArgument,
     baseline: BaselineOption = None,
     gate_file: GateOption = None,
+    done: Annotated[
+        Path | None, typer.Option(help="A done.json of `falsify done`: its gates must be met, too.")
+    ] = None,
     annotate: Annotated[
         bool, typer.Option("--annotate", help="Also print GitHub workflow commands for the rows that shut the gate.")
     ] = False,
 ) -> None:
-    """Decide whether a record may pass: one paragraph and one exit code.
+    """Decide whether a record may pass: one paragraph and one exit code; with `--done` the definition of done, too.
 
     Exit codes: 0 open, 1 falsified, 2 gate file or usage, 3 undecided, untested or partial, 4 harness error.
 
@@ -53,7 +56,8 @@ def gate(
     if annotate:
         for line in workflow_commands(decision):
             typer.echo(line)
-    raise typer.Exit(int(decision.code))
+    definition = _done(done)
+    raise typer.Exit(int(decision.code or definition))
 
 
 def diff(
@@ -206,6 +210,20 @@ def records(
     if search is None and group is None:
         typer.echo(summary_text(index), nl=False)
     raise typer.Exit(int(ExitCode.HARNESS if has_broken(index) else ExitCode.OPEN))
+
+
+def _done(path: Path | None) -> ExitCode:
+    """What a definition of done asks of the gate; gates that are not met are told."""
+    from conformance.done.gates import Standing, exit_code  # noqa: PLC0415
+    from reports.tables import read_done  # noqa: PLC0415
+
+    if path is None:
+        return ExitCode.OPEN
+    lines = or_usage(lambda: read_done(path))
+    for line in lines:
+        if line.verdict not in {Standing.MET, Standing.NOT_ASKED}:
+            typer.echo(f"Definition of done: {line.name} {line.verdict}. {line.reason}".rstrip())
+    return exit_code(lines)
 
 
 def _record(path: Path) -> Record:

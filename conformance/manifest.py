@@ -103,6 +103,17 @@ class CommandTable(_Table, frozen=True):
     timeout_s: Seconds = 300.0
 
 
+class GateTable(CommandTable, frozen=True):
+    """A command that measures a gate of the definition of done, and how its output is read.
+
+    `value` is a pattern with a group `value`, or with `part` and `rest` for a share in per cent; its last match counts.
+    `count` is a pattern whose matches are counted instead. A command without a number leaves its gate UNTESTED.
+    """
+
+    value: str = ""
+    count: str = ""
+
+
 class CliTable(_Table, frozen=True):
     """The command line that fills the role of `apr`; the defaults are the specification's own spelling.
 
@@ -163,6 +174,7 @@ class Manifest(_Table, frozen=True):
     tests: CommandTable | None = None
     cli: CliTable | None = None
     server: ServerTable | None = None
+    done: dict[str, GateTable] = {}
     untested: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import msgspec
 from markupsafe import Markup
 
+from conformance.done.gates import DoneLine, Standing
 from reports.extra import Extra, table
 from reports.text import one_line
 
@@ -24,24 +25,14 @@ class BrokenTable(Exception):
         super().__init__(f"{path}: {cause}")
 
 
-class Done(msgspec.Struct, frozen=True):
-    """One gate of the definition of done, as it was measured."""
-
-    name: str
-    command: str = ""
-    value: str | float | None = None
-    threshold: str | float | None = None
-    verdict: str = ""
-
-
-def read_done(path: Path) -> tuple[Done, ...]:
-    """Read a done.json: a list of objects with name, command, value, threshold, verdict.
+def read_done(path: Path) -> tuple[DoneLine, ...]:
+    """Read a done.json: the lines that `falsify done` wrote.
 
     Raises:
         BrokenTable: it is something else.
         OSError: it cannot be read.
     """
-    return tuple(read_table(path, list[Done]))
+    return tuple(read_table(path, list[DoneLine]))
 
 
 def read_table(path: Path, kind: type[Kind]) -> Kind:
@@ -57,25 +48,26 @@ def read_table(path: Path, kind: type[Kind]) -> Kind:
         raise BrokenTable(path, str(error)) from error
 
 
-def done_section(done: Sequence[Done] | None) -> Extra:
+def done_section(done: Sequence[DoneLine] | None) -> Extra:
     """The definition of done, gate by gate."""
     title = "Definition of done"
     if done is None:
         return Extra("done", title, Markup("<p>Not measured: no table of its gates was given to this page.</p>"))
     rows: list[list[Markup | str]] = [
-        [one_line(d.name, 80), _verdict(d), _number(d.value), _number(d.threshold),
-         Markup("<code>{}</code>").format(one_line(d.command, _CELL))]
+        [one_line(d.name, 80), _verdict(d), _number(d.value), one_line(d.threshold, 80),
+         Markup("<code>{}</code>").format(one_line(d.command, _CELL)), one_line(d.reason, _CELL)]
         for d in done
     ]  # fmt: skip
-    return Extra("done", title, table(["gate", "verdict", "value", "threshold", "command"], rows, title))
+    return Extra("done", title, table(["gate", "verdict", "value", "threshold", "command", "reason"], rows, title))
 
 
-def _verdict(done: Done) -> Markup:
-    if done.value is None or not done.verdict:
-        return Markup('<span class="quiet">not measured</span>')
-    css = "" if done.verdict.lower() in {"met", "pass", "passed", "ok"} else "bad"
-    return Markup('<b class="{}">{}</b>').format(css, one_line(done.verdict, 40))
+def _verdict(line: DoneLine) -> Markup:
+    if line.value is None:
+        word = "not asked" if line.verdict is Standing.NOT_ASKED else "not measured"
+        return Markup('<span class="quiet">{}</span>').format(word)
+    css = {Standing.MET: "", Standing.WARNING: "caution"}.get(line.verdict, "bad")
+    return Markup('<b class="{}">{}</b>').format(css, one_line(line.verdict, 40))
 
 
-def _number(value: str | float | None) -> str:
-    return "" if value is None else one_line(f"{value:.6g}" if isinstance(value, float) else str(value), 80)
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

@@ -68,6 +68,11 @@ MEANING: dict[str, dict[str, str]] = {
         "startup_timeout_s": "Seconds until it must be healthy.",
         "answer_timeout_s": "Seconds until a request must be answered.",
     },
+    "done": COMMAND_MEANING
+    | {
+        "value": "Pattern with a group `value`, or `part` and `rest`; its last match in the output is the number.",
+        "count": "Pattern whose matches in the output are counted instead.",
+    },
 }
 LISTS = {
     "roles": "Role names of the specification, each with where it lies in the engine (`module:attribute.path` for "
@@ -75,6 +80,7 @@ LISTS = {
     "untested": "Rows (`F-LOAD-056`) or sections (`load`) that make no sense for this engine, each with the reason. "
     "They are UNTESTED with it, and UNTESTED is never a pass.",
 }
+_TITLES = {"done": "done.<gate>"}
 
 
 def manifest_tables() -> str:
@@ -93,7 +99,8 @@ def _section(name: str, hint: object) -> str:
         [code(field.name), spoken(hints[field.name]), default_of(field), MEANING[name][field.name]]
         for field in msgspec.structs.fields(kind)
     ]
-    return f"### `[{name}]` ({required})\n\n{summary(kind)}\n\n{table(['key', 'type', 'default', 'meaning'], rows)}"
+    title = _TITLES.get(name, name)
+    return f"### `[{title}]` ({required})\n\n{summary(kind)}\n\n{table(['key', 'type', 'default', 'meaning'], rows)}"
 
 
 def _struct(hint: object) -> type[msgspec.Struct] | None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from conformance.catalogue import Row, load_catalogue
-from conformance.documentation import manifest_blocks, protocol_blocks, statistics_blocks, trace_blocks, verdict_blocks
+from conformance.documentation import (
+    done_blocks,
+    manifest_blocks,
+    protocol_blocks,
+    statistics_blocks,
+    trace_blocks,
+    verdict_blocks,
+)
 from conformance.documentation.check_pages import check_page
 from conformance.documentation.checks_page import checks_page, page_of
 from conformance.documentation.evidence import committed
@@ -40,6 +47,8 @@ def blocks(root: Path = ROOT) -> Blocks:
         "smallest-seen-leak": statistics_blocks.smallest_seen_leak,
         "class-examples": statistics_blocks.class_examples,
         "near-tie-rows": statistics_blocks.near_tie_rows,
+        "done-gates": done_blocks.gates,
+        "done-panel": lambda: done_blocks.panel(root),
         "traced-rows": lambda: trace_blocks.traced_rows(root),
         "screenshot": lambda: _screenshot(root),
         "transcript": lambda: transcript(root),

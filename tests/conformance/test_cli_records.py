@@ -21,7 +21,7 @@ def falsify(tmp_path, monkeypatch):
     """The command line in the small world, and records by name in a directory."""
     for module in ("conformance.catalogue", "conformance.gate.applied", "reports.written"):
         monkeypatch.setattr(f"{module}.load_catalogue", world.catalogue)
-    for module in ("conformance.thresholds", "conformance.gate.applied"):
+    for module in ("conformance.thresholds", "conformance.gate.applied", "reports.written"):
         monkeypatch.setattr(f"{module}.load_thresholds", lambda path=None: world.thresholds())
     monkeypatch.chdir(tmp_path)
     records = {
@@ -115,8 +115,8 @@ def test_everything_given_is_on_the_page_that_is_rendered(falsify):
     killed = {"row": "F-A-001", "observation": "right", "how": "falsified"}
     planted = {"fault": "stale_cache", "expected": ["F-A-001"], "killed_by": [killed], "specific": True, "more": 1}
     Path("kills.json").write_bytes(msgspec.json.encode({"faults": [planted], "parts": [], "more": 1}))
-    Path("done.json").write_bytes(msgspec.json.encode([{"name": "lint", "command": "ruff", "value": 0, "threshold": 0,
-                                                       "verdict": "met"}]))  # fmt: skip
+    lint = {"name": "lint", "command": "ruff", "value": 0, "threshold": "<= 0", "verdict": "met"}
+    Path("done.json").write_bytes(msgspec.json.encode([lint]))
     Path("gate.toml").write_text('required = ["F-A-002"]')
 
     done = falsify("render", "bad", "--out", "page", "--baseline", "good", "--history", ".", "--severity", "kills.json",
@@ -144,3 +144,11 @@ def test_a_gate_does_not_go_with_a_selection(falsify):
     Path("gate.toml").write_text("")
 
     assert falsify("run", "--gate", "gate.toml", "-k", "F-A-001").exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("met", 0), ("not met", 1), ("untested", 3), ("warning", 0)])
+def test_the_gate_asks_for_the_definition_of_done_where_it_is_given(falsify, verdict, code):
+    Path("done.json").write_bytes(msgspec.json.encode([{"name": "Lint", "verdict": verdict, "reason": "seen"}]))
+    done = falsify("gate", "good", "--done", "done.json")
+    assert done.exit_code == code, done.output
+    assert ("Definition of done: Lint" in done.output) is (verdict != "met")

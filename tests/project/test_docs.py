@@ -85,6 +85,12 @@ RUN_ELSEWHERE = {
     "nox -s falsify": "the trial itself",
     'apr run conformance/corpus/fixture/model/model.safetensors "2+2=" --max-tokens 5 --gpu': "F-INT-097 is this",
     "apr chat conformance/corpus/fixture/model/model.safetensors --gpu --max-tokens 5": "F-INT-096 is this",
+    "falsify done": "tests/conformance/done/test_gates.py, gate by gate; whole, it runs all tests",
+    "falsify done --engine my-engine.toml": "tests/conformance/done/test_gates.py",
+    "falsify gate RECORD --done done.json": "tests/conformance/test_cli_records.py",
+    "falsify render RECORD --done done.json": "tests/conformance/test_cli_records.py",
+    "nox -s done": "takes minutes; it is `falsify done`",
+    "apr chat model.safetensors --gpu": "the specification's words; F-INT-096 is this",
     "nox -s docs": "tests/project/test_site.py builds the same",
     "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
@@ -400,7 +406,7 @@ def test_falsify_run_of_one_row_leaves_a_record_that_the_shown_code_reads(tmp_pa
 
 @pytest.mark.slow
 def test_the_generating_commands_mend_what_is_stale(tmp_path):
-    for name in ("conformance", "docs"):
+    for name in ("conformance", "reports", "docs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
     for name in ("README.md", "CONTRIBUTING.md"):
         shutil.copyfile(ROOT / name, tmp_path / name)

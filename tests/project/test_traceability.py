@@ -90,3 +90,10 @@ def test_what_became_of_a_line_is_one_of_three_words():
         if section.startswith(("Sections", "Metrics", "Gates", "Acceptance", "Performance", "Risks", "Rows")):
             for cells in cells_of(section)[2:]:
                 assert re.search(r"\*\*(judged|built|left out)\*\*|see ", cells[-1]), cells
+
+
+def test_gates_that_are_named_exist():
+    from conformance.done.gates import load_gates
+
+    named = set(re.findall(r"gates? `(\w+)`", PAGE))
+    assert named <= {gate.key for gate in load_gates()}

@@ -6,6 +6,7 @@ import msgspec
 import sample_records as samples
 
 from conformance.comparison import compare
+from conformance.done.gates import DoneLine, Standing
 from conformance.gate.decision import Cause, Decision
 from conformance.record import Record, write_record
 from conformance.verdicts import ExitCode
@@ -16,7 +17,7 @@ from reports.kills import Kill, Part, Planted, Severity, kill_section
 from reports.plots import plot
 from reports.scaling import scaling
 from reports.scorecard import render_scorecard
-from reports.tables import Done, done_section
+from reports.tables import done_section
 
 HOSTILE = '<script>alert(1)</script>\n::error::injected, "%0A'
 
@@ -26,10 +27,18 @@ def test_without_a_table_of_gates_nothing_is_claimed():
 
 
 def test_a_gate_without_a_value_is_not_measured():
-    body = done_section((Done("speed", verdict="met"), Done("lint", value=0, verdict="missed"))).body
+    lines = (
+        DoneLine("speed", verdict=Standing.MET),
+        DoneLine("lint", value=3, verdict=Standing.NOT_MET),
+        DoneLine("mutants", value=79, verdict=Standing.WARNING),
+        DoneLine("tdg", verdict=Standing.NOT_ASKED),
+    )
+    body = done_section(lines).body
 
-    assert "not measured" in body
-    assert '<b class="bad">missed</b>' in body
+    assert [re.sub("<.*?>", "", cell) for cell in re.findall(r"<td>(<(?:b|span).*?)</td>", body)] == [
+        "not measured", "not met", "warning", "not asked",
+    ]  # fmt: skip
+    assert '<b class="bad">not met</b>' in body
 
 
 def test_hostile_words_stay_words():
@@ -38,7 +47,7 @@ def test_hostile_words_stay_words():
     kills = Severity(
         (planted, msgspec.structs.replace(planted, specific=False)), (Part(HOSTILE, words, words, {}, words),)
     )
-    done = (Done(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),)
+    done = (DoneLine(HOSTILE, HOSTILE, 1.0, HOSTILE, HOSTILE, HOSTILE),)
     compared = compare(samples.survived_record(), samples.mixed_record())
     for body in (
         kill_section(kills, samples.CATALOGUE).body,
@@ -136,7 +145,7 @@ def test_the_link_is_drawn_beside_the_rates_that_crossed_it():
     rates = Sample(name="bandwidth", values=[50e9, 52e9], unit="B/s", context={"pinned": 54.8e9, "other": 1.0})
     svg = plot(rates, None)
 
-    assert "link, pinned: 54.8 GB/s" in svg
+    assert "our own copies, pinned: 54.8 GB/s" in svg
     assert svg.count('class="reference"') == 1
 
 
