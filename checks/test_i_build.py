@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from checks.support.building import built_engine, installed, required, resolved_roles, workshop
+from checks.support.building import built_engine, installed, observe_compiled, required, resolved_roles, workshop
 from checks.support.documentation import documented_items, engine_packages, public_items, require_tool, warnings_in
 from checks.support.planting import plant_broken_import, plant_broken_test, plant_lint_violation
 from checks.support.quality import first_golden, loaded_model
@@ -16,6 +16,9 @@ from conformance.trial.stand import NotTried, Stand
 
 
 def test_f_build_001(stand: Stand) -> None:
+    if stand.manifest.manifest.engine.language != "python":
+        observe_compiled(stand)
+        raise NotTried("it is built; what this language builds is not installed and started by the harness")
     made = installed(stand)
     if not made.ok:
         stand.attach_text("build.log", f"{made.build.output}\n{made.install.output}")
@@ -127,13 +130,13 @@ def test_f_build_009(stand: Stand) -> None:
 def test_f_build_010(stand: Stand) -> None:
     table = required(stand, "docs")
     require_tool(table)
-    packages = engine_packages(stand)
     shop, site = workshop(stand), stand.directory / "site"
     copy = shop.export("docs")
     built = shop.run(table, copy, out=str(site))
     stand.attach_text("docs.log", built.output)
     stand.equal("builds", expected=0, observed=built.status, note=built.told)
     stand.equal("warnings", expected=[], observed=warnings_in(built.output))
+    packages = engine_packages(stand)
     wanted = public_items(copy, packages)
     stand.measured("public_items", len(wanted), "items")
     absent = sorted(set(wanted) - documented_items(site))

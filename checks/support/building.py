@@ -52,6 +52,25 @@ def _install(manifest: LoadedManifest, directory: Path) -> Installed:
     return Workshop(manifest, directory).install(table)
 
 
+def observe_compiled(stand: Stand) -> None:
+    """Observe `builds` for an engine of another language: the command in a clean export, and what it leaves there.
+
+    The artefact is looked for in the export and in `{out}`; a command that leaves none has built nothing.
+    """
+    table, shop = required(stand, "build"), workshop(stand)
+    copy, out = shop.export("compiled"), stand.directory / "out"
+    out.mkdir()
+    built = shop.run(table, copy, out=str(out))
+    stand.attach_text("build.log", built.output)
+    left = [path.name for where in (copy, out) for path in where.glob(table.artefact)] if table.artefact else []
+    if not built.ok:
+        stand.failed("builds", "build failed", built.told)
+    elif table.artefact and not left:
+        stand.failed("builds", "build failed", f"nothing that matches {table.artefact} was left")
+    else:
+        stand.equal("builds", expected=True, observed=built.ok, note=", ".join(sorted(left)))
+
+
 def ready(stand: Stand) -> Installed:
     """The installed engine.
 

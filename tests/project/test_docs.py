@@ -50,6 +50,7 @@ RUN_ELSEWHERE = {
     "falsify records falsify-matrix --search F-MEM-029": "tests/reports/test_many_records.py",
     "nox -s ray": "noxfile.py, where the extra may be installed",
     "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
+    "falsify run --engine llama_cpp": "tests/conformance/engines/test_llama_cpp.py, where it is installed",
     "falsify compare one two --malformations page.html": "tests/reports/test_malformations.py",
     "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
     "falsify run --engine docs/examples/rust/rust.toml --section parse": (

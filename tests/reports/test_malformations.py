@@ -4,8 +4,11 @@ import base64
 
 import msgspec
 from sample_records import mixed_record
+from typer.testing import CliRunner
 
+from conformance.cli import app
 from conformance.observations import CaseFailure, Cases
+from conformance.record import write_record
 from reports.malformations import malformations, tried_classes
 
 RAW = b"\x08\x00\x00\x00\x00\x00\x00\x00{<b>}   "
@@ -57,3 +60,16 @@ def test_without_the_file_its_hash_stands_there(tmp_path):
 
     assert "<code>ab</code>" in page
     assert "data:" not in page
+
+
+def test_the_command_writes_both_pages(tmp_path):
+    paths = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_record(record_of(name, [FAILURE]), tmp_path / name / "record.jsonl")
+        paths.append(str(tmp_path / name))
+    pages = [str(tmp_path / "compare.html"), str(tmp_path / "page.html")]
+    done = CliRunner().invoke(app, ["compare", *paths, "--out", pages[0], "--malformations", pages[1]])
+
+    assert (done.exit_code, done.output.split()) == (0, pages)
+    assert "wrong_accept" in (tmp_path / "page.html").read_text(encoding="utf-8")
