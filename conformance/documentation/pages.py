@@ -53,6 +53,8 @@ def blocks(root: Path = ROOT) -> Blocks:
         "screenshot": lambda: _screenshot(root),
         "transcript": lambda: transcript(root),
         "example-driver": lambda: _example(root, "minimal_driver.py", "python"),
+        "plain-driver": lambda: _example(root, "plain/plain_driver.py", "python"),
+        "plain-manifest": lambda: _example(root, "plain/plain.toml", "toml"),
         "example-manifest": lambda: _example(root, "minimal.toml", "toml"),
     }
 

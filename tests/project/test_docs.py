@@ -82,6 +82,8 @@ RUN_ELSEWHERE = {
     "falsify render RECORD --done done.json": "tests/conformance/test_cli_records.py",
     "nox -s done": "takes minutes; it is `falsify done`",
     "apr chat model.safetensors --gpu": "the specification's words; F-INT-096 is this",
+    "falsify smoke --engine docs/examples/plain/plain.toml": "tests/project/test_walks.py",
+    "falsify run --engine docs/examples/plain/plain.toml --section parse": "tests/project/test_walks.py",
     "nox -s docs": "tests/project/test_site.py builds the same",
     "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",
@@ -397,7 +399,7 @@ def test_falsify_run_of_one_row_leaves_a_record_that_the_shown_code_reads(tmp_pa
 
 @pytest.mark.slow
 def test_the_generating_commands_mend_what_is_stale(tmp_path):
-    for name in ("conformance", "docs"):
+    for name in ("checks", "conformance", "docs", "reports"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
     for name in ("README.md", "CONTRIBUTING.md"):
         shutil.copyfile(ROOT / name, tmp_path / name)
