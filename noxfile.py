@@ -17,6 +17,10 @@ PROJECT = nox.project.load_toml(Path(__file__).with_name("pyproject.toml"))
 TOOLS = ("ruff", "mypy", "pandas-stubs", "nox")
 SITE_TOOLS = nox.project.dependency_groups(PROJECT, "docs")
 TEST_TOOLS = ("coverage", "jsonschema", "pyarrow", "pyyaml", "setuptools", "wheel")
+ENGINE_OF_EXTRA = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}
+ENGINE_EXTRAS = [
+    *ENGINE_OF_EXTRA, "fastsafetensors", "mlx", "tinygrad", "llama-server", "transformers-serve", "mistralrs",
+]  # fmt: skip
 
 
 def install(session: nox.Session, *packages: str) -> None:
@@ -41,11 +45,11 @@ def falsify(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("extra", ["golden", "fastsafetensors", "runai", "mlx", "tinygrad", "llama-cpp"])
+@nox.parametrize("extra", ENGINE_EXTRAS)
 def engine(session: nox.Session, extra: str) -> None:
     """Install one foreign engine and try its adapter: `nox -s "engine(extra='tinygrad')" -- --section parse`."""
     install(session, "--editable", f".[{extra}]")
-    name = {"golden": "transformers", "runai": "runai-model-streamer", "llama-cpp": "llama_cpp"}.get(extra, extra)
+    name = ENGINE_OF_EXTRA.get(extra, extra)
     session.run("falsify", "smoke", "--engine", name)
     run_and_exit(session, "falsify", "run", "--engine", name, *session.posargs)
 
@@ -53,7 +57,7 @@ def engine(session: nox.Session, extra: str) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
-    install(session, "--editable", ".[golden,docs]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
+    install(session, "--editable", ".[golden,docs,kernels]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
     session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
 
 
@@ -107,6 +111,20 @@ def severity(session: nox.Session) -> None:
     """Plant faults and write the kill matrix: `nox -s severity -- --full` (arguments of `falsify severity`)."""
     install(session, "--editable", ".[docs]", "setuptools", "wheel", "ruff")
     run_and_exit(session, "falsify", "severity", *session.posargs)
+
+
+@nox.session
+def calibrate(session: nox.Session) -> None:
+    """Measure error rates and detectable effects of the timed rows: `nox -s calibrate -- --seconds 230`."""
+    install(session, "--editable", ".")
+    run_and_exit(session, "falsify", "calibrate", *session.posargs)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """Test the matrix on a Ray cluster of this host's processes, some of which are killed."""
+    install(session, "--editable", ".[golden,ray]", *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "tests/ray", *session.posargs)
 
 
 @nox.session

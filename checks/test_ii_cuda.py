@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from checks.support.devices import devices_seen_with, growth_over, nvml_of, small_product, witness_memory
+from checks.support.devices import devices_seen_with, nvml_of, small_product, witness_memory
+from checks.support.growing import CYCLES, grown_by_cycles
 from checks.support.misuse import observe_closed_devices
 from checks.support.tensors import host_tensor
 from conformance.probes.nvml import gpus
@@ -28,6 +29,7 @@ MIB = 1024 * 1024
 
 
 def test_f_cuda_011(stand: Stand) -> None:
+    stand.engine.restart()
     before = witness_memory(stand)
     with stand.opened_device() as device:
         stand.equal("opens_device", expected=stand.plan.device_index if stand.gpu else 0, observed=device.info.index)
@@ -151,16 +153,9 @@ def test_f_cuda_019(stand: Stand) -> None:
 
 
 def test_f_cuda_020(stand: Stand) -> None:
-    computed: list[bool] = []
-
-    def cycle() -> None:
-        with stand.opened_device() as device:
-            buffer = stand.engine.call("device.allocate", Allocate(device.handle, 64 * MIB))
-            computed.append(small_product(stand, device.handle))
-            stand.engine.call("device.free", buffer)
-
-    stand.observe(growth_over(stand, "cycles", cycle, count=44, warm_up=12))
-    stand.equal("cycles/computed", expected=[True] * 44, observed=computed, note="a device that was really open")
+    seen, computed = grown_by_cycles(stand)
+    stand.observe(seen)
+    stand.equal("cycles/computed", expected=[True] * CYCLES, observed=computed, note="a device that was really open")
     observe_closed_devices(stand)
     if stand.needs_gpu("after_exit"):
         before = witness_memory(stand)

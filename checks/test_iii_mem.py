@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from checks.support.copying import observe_copies
-from checks.support.devices import growth_over, witness_memory
+from checks.support.devices import witness_memory
+from checks.support.growing import grown_by_uploads, source_of
 from checks.support.misuse import observe_dropped_storages
 from checks.support.pool import sample
 from checks.support.tensors import (
@@ -134,15 +135,9 @@ def test_f_mem_031(stand: Stand) -> None:
 
 
 def test_f_mem_032(stand: Stand) -> None:
-    count = (512 if stand.gpu else 16) * MIB // 4
     with stand.opened_device() as device:
-        sent = host_tensor(stand, "F32", [count], bits_of("F32", count, stand.random))
-
-        def cycle() -> None:
-            handle = uploaded(stand, Upload(device.handle, [sent]))
-            stand.engine.call("storage.drop", Drop([handle]))
-
-        stand.observe(growth_over(stand, "uploads", cycle, count=20, warm_up=4, device=device.handle))
+        sent = source_of(stand, (512 if stand.gpu else 16) * MIB)
+        stand.observe(grown_by_uploads(stand, sent, device.handle))
         last = uploaded(stand, Upload(device.handle, [sent]))
         arrived = stand.engine.call("storage.download", Handle(last))
         stand.equal("uploads/arrived", expected=sent.sha256, observed=arrived.sha256, note="what was cycled is real")

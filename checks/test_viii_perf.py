@@ -6,7 +6,7 @@ import statistics
 
 import psutil
 
-from checks.support.devices import growth_over
+from checks.support.growing import grown_by_generations
 from checks.support.parity import observe_parity
 from checks.support.pool import all_runs, cpu_rates, sample, timed, utilisation_while_decoding
 from checks.support.quality import cheapest, loaded_model
@@ -16,7 +16,6 @@ from conformance.protocol.messages import Generate
 from conformance.trial.stand import Stand
 
 _CONTEXT, _STEPS, _SHORT_CONTEXT = 1000, 16, 16
-_GENERATIONS, _WARM_UP = 120, 20
 
 
 def test_f_perf_081(stand: Stand) -> None:
@@ -97,16 +96,10 @@ def test_f_perf_086(stand: Stand) -> None:
 def test_f_perf_087(stand: Stand) -> None:
     golden = cheapest(stand.goldens.run.cases)[0]
     with stand.opened_device() as device, loaded_model(stand) as model:
-        longest = Generate(model.handle, 128 if stand.gpu else 8, prompt_ids=list(golden.prompt_ids), ignore_eos=True)
-
-        lengths: list[int] = []
-
-        def generation() -> None:
-            lengths.append(len(stand.engine.call("generate", longest).ids))
-
-        seen = growth_over(stand, "generations", generation, count=_GENERATIONS, warm_up=_WARM_UP, device=device.handle)
+        tokens = 128 if stand.gpu else 8
+        seen, lengths = grown_by_generations(stand, model, list(golden.prompt_ids), tokens, device.handle)
         stand.observe(seen)
-        stand.equal("generations/lengths", expected=[longest.max_tokens], observed=sorted(set(lengths)))
+        stand.equal("generations/lengths", expected=[tokens], observed=sorted(set(lengths)))
 
 
 def test_f_perf_088(stand: Stand) -> None:

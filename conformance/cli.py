@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from conformance import cli_compare, cli_done, cli_matrix, cli_records, cli_severity
+from conformance import cli_calibration, cli_compare, cli_done, cli_matrix, cli_records, cli_severity
 from conformance.cli_support import end, or_unwritable, or_usage, usage
 from conformance.verdicts import ExitCode
 
@@ -34,6 +34,7 @@ app.add_typer(corpus, name="corpus")
 cli_records.add_to(app)
 cli_compare.add_to(app)
 cli_severity.add_to(app)
+cli_calibration.add_to(app)
 cli_matrix.add_to(app)
 cli_done.add_to(app)
 

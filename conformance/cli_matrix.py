@@ -33,6 +33,10 @@ def matrix(  # noqa: PLR0917  one parameter an option
         int | None, typer.Option(min=1, help="Try only the cell of this number, as one task of a cluster's job does.")
     ] = None,
     collect: Annotated[bool, typer.Option("--collect", help="Try nothing: join what the cells left.")] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Try the cells on a Ray cluster (auto, local, HOST:PORT); extra `ray`."),
+    ] = None,
     again: Annotated[bool, typer.Option("--again", help="Try cells that are done once more.")] = False,
 ) -> None:
     """Try every engine with every model on every device; leave one record and one comparison page.
@@ -42,6 +46,7 @@ def matrix(  # noqa: PLR0917  one parameter an option
     """
     from conformance.matrix.cells import BrokenMatrix, load_matrix  # noqa: PLC0415
     from conformance.matrix.devices import NoSuchDevice  # noqa: PLC0415
+    from conformance.matrix.ray_pool import NoCluster, RayMissing  # noqa: PLC0415
     from conformance.matrix.record import collect as collected  # noqa: PLC0415
     from conformance.matrix.trial import Request  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
@@ -53,10 +58,10 @@ def matrix(  # noqa: PLR0917  one parameter an option
         read = load_matrix(file)
         if cell is not None:
             raise typer.Exit(_one(read, cell, request))
-        causes = {} if collect else _all(read, places, request)
+        causes = {} if collect else _all(read, places, request, ray)
         record = collected(read, out, causes)
         _write(record, out)
-    except (BrokenMatrix, NoSuchDevice) as error:
+    except (BrokenMatrix, NoSuchDevice, RayMissing, NoCluster) as error:
         end(str(error), ExitCode.USAGE)
     except DeviceUnusable as error:
         end(str(error), ExitCode.HARNESS)
@@ -75,20 +80,22 @@ def _one(read: Matrix, number: int, request: Callable[[Cell], Request]) -> int:
     return answer(request(cell))
 
 
-def _all(read: Matrix, places: int, request: Callable[[Cell], Request]) -> dict[str, str]:
+def _all(read: Matrix, places: int, request: Callable[[Cell], Request], ray: str | None) -> dict[str, str]:
     """Try all cells; why those that have no whole record have none."""
     from conformance.matrix.devices import check_served, places_of_host  # noqa: PLC0415
     from conformance.matrix.pool import Pool  # noqa: PLC0415
     from conformance.matrix.progress import Tally  # noqa: PLC0415
+    from conformance.matrix.ray_pool import RayPool  # noqa: PLC0415
     from conformance.trial.signals import STOPPING  # noqa: PLC0415
     from reports.matrix_progress import MatrixProgress  # noqa: PLC0415
     from reports.terminal import make_console  # noqa: PLC0415
 
-    here = places_of_host(places)
-    check_served(read.cells, here)
+    here = [] if ray else places_of_host(places)
+    if not ray:
+        check_served(read.cells, here)
     tally = Tally(read.cells, len(here))
     with MatrixProgress(tally, make_console()) as progress:
-        pool = Pool(here, request, progress.hear)
+        pool = RayPool(ray, request, progress.hear) if ray else Pool(here, request, progress.hear)
 
         def stop(number: int, frame: FrameType | None) -> None:
             del number, frame

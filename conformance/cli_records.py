@@ -1,4 +1,4 @@
-"""Commands that read stored records: `gate`, `diff`, `rejudge`, `render` and `history`. None of them runs an engine."""
+"""Commands that read stored records, one, two or thousands of them; none runs an engine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GateOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for command in (gate, diff, rejudge, render, history):
+    for command in (gate, diff, rejudge, render, history, records):
         app.command()(command)
 
 
@@ -118,11 +118,16 @@ def render(  # noqa: PLR0917  one parameter an option
     done: Annotated[
         Path | None, typer.Option(help="A done.json: gates with command, value, threshold, verdict.")
     ] = None,
+    calibration: Annotated[
+        list[Path] | None,
+        typer.Option(help="What `falsify calibrate` left, a file a machine; repeatable: error rates of timed rows."),
+    ] = None,
 ) -> None:
     """Make scorecard, JUnit, summary and badge of a stored record again.
 
     Example:  falsify render docs/results/h100 --severity docs/results/severity.json
     """
+    from conformance.calibration.results import read_calibration  # noqa: PLC0415
     from conformance.record import record_file  # noqa: PLC0415
     from reports.history import read_history  # noqa: PLC0415
     from reports.kills import read_severity  # noqa: PLC0415
@@ -139,6 +144,7 @@ def render(  # noqa: PLR0917  one parameter an option
         history=or_usage(lambda: read_history(history_of, before=read)) if history_of else (),
         severity=or_usage(lambda: read_severity(severity)) if severity else None,
         done=or_usage(lambda: read_done(done)) if done else None,
+        calibrations=or_usage(lambda: tuple(map(read_calibration, calibration or ()))),
         source=record_file(record),
     )
     or_usage(lambda: target.mkdir(parents=True, exist_ok=True))
@@ -169,6 +175,41 @@ def history(
         except ParquetMissing as error:
             usage(str(error))
     typer.echo(history_text(records[-last:]), nl=False)
+
+
+def records(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory of records, at any depth.")],
+    by: Annotated[
+        str | None, typer.Option(help="Compare groups: engine, version, model, machine, revision or thresholds.")
+    ] = None,
+    search: Annotated[str | None, typer.Option(metavar="TEXT", help="Rows with this in id, engine or reason.")] = None,
+) -> None:
+    """Summarise, compare or search thousands of records; each is read once into DIR/records.parquet.
+
+    Needs the extra `parquet`. Exit codes: 4 where a record is broken and anything said of all is incomplete, else 0.
+
+    Example:  falsify records falsify-run --by engine
+    """
+    from reports.history import ParquetMissing  # noqa: PLC0415
+    from reports.index import update_index  # noqa: PLC0415
+    from reports.many import GROUPS, compared_text, found_text, has_broken, summary_text  # noqa: PLC0415
+
+    group = next((each for each in GROUPS if each == by), None)
+    if by is not None and group is None:
+        usage(f"--by {by!r}: one of {', '.join(GROUPS)}")
+    if not directory.is_dir():
+        usage(f"{directory}: not a directory")
+    try:
+        index = or_usage(lambda: update_index(directory))
+    except ParquetMissing as error:
+        usage(str(error))
+    if search is not None:
+        typer.echo(found_text(index, search), nl=False)
+    if group is not None:
+        typer.echo(compared_text(index, group), nl=False)
+    if search is None and group is None:
+        typer.echo(summary_text(index), nl=False)
+    raise typer.Exit(int(ExitCode.HARNESS if has_broken(index) else ExitCode.OPEN))
 
 
 def _done(path: Path | None) -> ExitCode:

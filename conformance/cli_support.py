@@ -14,6 +14,8 @@ Value = TypeVar("Value")
 
 def or_usage(action: Callable[[], Value]) -> Value:
     """The action's value; an error that the user can mend is one line and exit code 2."""
+    from conformance.calibration.pool import BrokenPool, PoolTooSmall  # noqa: PLC0415
+    from conformance.calibration.results import BrokenCalibration  # noqa: PLC0415
     from conformance.catalogue import UnknownSelector  # noqa: PLC0415
     from conformance.corpus.cache import ContentChanged  # noqa: PLC0415
     from conformance.corpus.models import ModelNotFound  # noqa: PLC0415
@@ -22,7 +24,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     from conformance.faults.planting import UnknownFault  # noqa: PLC0415
     from conformance.faults.problems import BadDevices, BadShard, BrokenLedger  # noqa: PLC0415
     from conformance.gate.policy import BrokenGate  # noqa: PLC0415
-    from conformance.manifest import BrokenManifest, EngineNotInstalled, UnknownEngine  # noqa: PLC0415
+    from conformance.manifest import BrokenManifest, EngineNotInstalled, PortTaken, UnknownEngine  # noqa: PLC0415
     from conformance.probes.nvml import DeviceUnusable  # noqa: PLC0415
     from conformance.record import BrokenRecord  # noqa: PLC0415
     from conformance.thresholds import BrokenThresholds  # noqa: PLC0415
@@ -37,7 +39,7 @@ def or_usage(action: Callable[[], Value]) -> Value:
     except (
         UnknownSelector, NotAShard, UnknownEngine, BrokenManifest, EngineNotInstalled, ModelNotFound, DownloadFailed,
         ContentChanged, GpuRequired, NotEmpty, BrokenGate, BrokenRecord, BrokenThresholds, BrokenTable, UnknownFault,
-        BadDevices, BadShard, BrokenLedger,
+        BadDevices, BadShard, BrokenLedger, PortTaken, BrokenPool, PoolTooSmall, BrokenCalibration,
     ) as error:  # fmt: skip
         usage(str(error))
     except OSError as error:

@@ -29,7 +29,7 @@ from conformance.observations import (
     Undecided,
 )
 from conformance.record import Finding
-from conformance.statistics import Decision, decide_growth, decide_rate
+from conformance.statistics import Decision, decide_growth, decide_rate, smallest_visible
 from conformance.thresholds import Limit, MissingThreshold, Thresholds
 from conformance.verdicts import Rehearsed, Verdict, roll_up
 
@@ -216,6 +216,7 @@ def _(observation: Growth, limit: Limit, need: Callable[[str], float]) -> Findin
         warm_up=observation.warm_up,
         max_growth=int(need("max_growth")),
     )
+    seen = smallest_visible(len(observation.witness), observation.warm_up)
     return Finding(
         observation.name,
         _OF_DECISION[result.decision],
@@ -223,7 +224,8 @@ def _(observation: Growth, limit: Limit, need: Callable[[str], float]) -> Findin
         result.why,
         f"no growth that goes on, and at most {int(need('max_growth'))} bytes",
         error_rate=need("alpha"),
-        detectable="1 KiB an operation on the account, 256 KiB on NVML; bursts at least once a block",
+        detectable=f"any leak that the account shows; {seen / 1024:.0f} KiB an operation on the witness, in pages; "
+        "bursts at least once a block",
     )
 
 

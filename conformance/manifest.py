@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import socket
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -33,6 +34,17 @@ class BrokenManifest(Exception):
     def __init__(self, path: Path, cause: str) -> None:
         self.path, self.cause = path, cause
         super().__init__(f"{path}: {cause}")
+
+
+class PortTaken(Exception):
+    """Something else listens on the port that a manifest's server is to have; nobody was tried."""
+
+    def __init__(self, engine: str, port: int) -> None:
+        self.engine, self.port = engine, port
+        super().__init__(
+            f"engine {engine!r}: port {port} on 127.0.0.1 is taken; stop what listens there, or leave `port` out of "
+            "the manifest for any free one"
+        )
 
 
 class EngineNotInstalled(Exception):
@@ -66,7 +78,7 @@ class EngineTable(_Table, frozen=True):
 
 
 class DriverTable(_Table, frozen=True):
-    """How its driver process is started. `{python}` and `{manifest_dir}` are filled in."""
+    """How its driver process is started. `{python}`, `{manifest}` and `{manifest_dir}` are filled in."""
 
     command: Command
     env: dict[str, str] = {}
@@ -122,6 +134,27 @@ class CliTable(_Table, frozen=True):
     answer: str = r"\A(?P<answer>.*)\Z"
 
 
+class ServerTable(_Table, frozen=True):
+    """An OpenAI-compatible HTTP server on 127.0.0.1, for the driver `conformance.engines.openai_engine`.
+
+    `{model}` and `{port}` are filled in. `model` is what it loads: a checkpoint's `directory`, or a GGUF that this
+    project makes of it. Port 0 is any free one. It is up when `health` answers 200. `model_name` goes into requests,
+    with every field of `request`. `accepts_ids`: prompts may be lists of ids. `ignore_eos` names the field, if any,
+    that makes it decode past the end.
+    """
+
+    command: Command
+    model: Literal["directory", "gguf-f32", "gguf-f16", "gguf-bf16"] = "directory"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    health: str = "/health"
+    model_name: str = "{model}"
+    request: dict[str, Any] = {}
+    accepts_ids: bool = False
+    ignore_eos: str = ""
+    startup_timeout_s: Seconds = 120.0
+    answer_timeout_s: Seconds = 300.0
+
+
 class Manifest(_Table, frozen=True):
     """Everything the harness knows about an engine before it is started.
 
@@ -138,6 +171,7 @@ class Manifest(_Table, frozen=True):
     docs: CommandTable | None = None
     tests: CommandTable | None = None
     cli: CliTable | None = None
+    server: ServerTable | None = None
     done: dict[str, GateTable] = {}
     untested: dict[str, Annotated[str, msgspec.Meta(min_length=1)]] = {}
 
@@ -150,8 +184,8 @@ class LoadedManifest(msgspec.Struct, frozen=True):
     sha256: str
 
     def filled(self, command: Sequence[str], **extra: str) -> list[str]:
-        """The command with `{python}`, `{manifest_dir}` and extra placeholders filled in."""
-        values = {"python": sys.executable, "manifest_dir": str(self.path.parent), **extra}
+        """The command with `{python}`, `{manifest}`, `{manifest_dir}` and extra placeholders filled in."""
+        values = {"python": sys.executable, "manifest": str(self.path), "manifest_dir": str(self.path.parent), **extra}
         return [_fill(word, values) for word in command]
 
 
@@ -161,15 +195,29 @@ def _fill(word: str, values: dict[str, str]) -> str:
 
 
 def require_installed(loaded: LoadedManifest) -> None:
-    """See that the modules of an engine are there, without importing them.
+    """See that the modules of an engine are there, without importing them, and that its server's port is free.
 
     Raises:
-        EngineNotInstalled: one is not.
+        EngineNotInstalled: a module is not.
+        PortTaken: something listens on the port.
     """
-    table = loaded.manifest.engine
+    table, server = loaded.manifest.engine, loaded.manifest.server
     for module in table.requires:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
             raise EngineNotInstalled(table.name, module, table.extra)
+    if server is not None and server.port and not port_is_free(server.port):
+        raise PortTaken(table.name, server.port)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def known_engines() -> list[str]:

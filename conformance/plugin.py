@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import time
 import traceback
 from collections.abc import Generator
@@ -42,7 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
     plan = config.getoption("--falsify-plan")
     if plan:
         if hasattr(config, "workerinput"):
-            _end_with_parent()
+            from conformance.protocol.guard import end_with_parent  # noqa: PLC0415
+
+            end_with_parent()  # its engines' guards end with it
         config.pluginmanager.register(TrialPlugin(Path(plan)), "falsify-trial")
 
 
@@ -162,10 +163,3 @@ def _encode(result: RowResult) -> str:
     from conformance.record import encode_line  # noqa: PLC0415
 
     return encode_line(result).decode()
-
-
-def _end_with_parent() -> None:
-    """A worker must not outlive the harness, however that ends; its engines' guards end with it."""
-    from conformance.protocol.guard import PR_SET_PDEATHSIG, prctl  # noqa: PLC0415
-
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

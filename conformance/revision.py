@@ -32,6 +32,13 @@ def revision(root: Path | None = None) -> Revision:
     return Revision(f"git:{commit}", dirty=changes != "")
 
 
+def sources_name(root: Path | None = None) -> str:
+    """The name of exactly what runs: the commit, or the hash of the sources where they are not what it holds."""
+    root = root or Path(__file__).resolve().parent.parent
+    found = revision(root)
+    return f"sources:{sources_sha256(root)}" if found.dirty else found.name
+
+
 def sources_sha256(root: Path) -> str:
     """One hash over names and bytes of all source files of the project's packages."""
     digest = hashlib.sha256()

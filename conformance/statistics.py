@@ -16,6 +16,8 @@ from scipy.special import stdtrit
 
 PAGE_BYTES = 2 * 1024 * 1024
 """NVML counts device memory in pages of 2 MiB; growth below one page per block is invisible to it."""
+BLOCKS = 8
+"""Into so many blocks R3 cuts a series."""
 _LARGEST_EXPONENT = 700.0
 
 
@@ -107,7 +109,7 @@ def decide_growth(
     witness: Sequence[int],
     *,
     warm_up: int,
-    blocks: int = 8,
+    blocks: int = BLOCKS,
     max_growth: int,
 ) -> GrowthDecision:
     """Rule R3: a leak is growth that goes on after the warm-up, block by block.
@@ -132,6 +134,11 @@ def decide_growth(
     if decision is Decision.MEETS and max(seen) <= 0:
         decision, why = Decision.UNDECIDED, "the witness saw no memory at all: it is blind"
     return GrowthDecision(decision, (own_up, steps), (seen_up, steps), own_growth, seen_growth, why)
+
+
+def smallest_visible(operations: int, warm_up: int, blocks: int = BLOCKS) -> int:
+    """Bytes an operation from which on a steady leak moves the witness by a whole page in every block."""
+    return -(-PAGE_BYTES // ((operations - warm_up) // blocks))
 
 
 def _growing(

@@ -37,7 +37,9 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     sequential rule may stop; `max_sd` the largest spread (of logarithms) at which it may decide at all. A single
     number beyond its limit is INCONCLUSIVE up to `undecided_to`, and throughout where `otherwise` says so: then it
     is a precondition of the measurement, not the claim. `times_noise` bounds a difference of logits by the golden
-    run's own rounding noise, and `max_abs` where that is larger or unknown.
+    run's own rounding noise, and `max_abs` where that is larger or unknown. `detects` is the smallest planted dose
+    that the committed calibration of an H100 shows to be FALSIFIED 95 times in 100: for a rate the share by which an
+    engine on its limit gets slower, for growth the bytes an operation that only the witness sees.
     """
 
     reason: str
@@ -55,6 +57,7 @@ class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     min_examples: int | None = None
     min_classes: int | None = None
     max_growth: int | None = None
+    detects: float | None = None
     undecided_to: float | None = None
     otherwise: Literal["falsified", "inconclusive"] = "falsified"
 

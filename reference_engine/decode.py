@@ -18,10 +18,14 @@ from reference_engine.graph import StepGraphs
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from reference_engine.kernels.choosing import Choice
     from reference_engine.model import KvCache, SafeTensorsCudaModel
 
 FIRST_BUCKET = 256
 READ_EVERY = 4
+# On a GPU, shorter prompts wait for the launches of their kernels: they are padded and recorded. By bytes of a weight.
+RECORDED_PROMPT = {4: 128, 2: 1024}
+PROMPT_STEP = 8
 
 
 class Step(Protocol):
@@ -38,7 +42,7 @@ class Step(Protocol):
 class Advance(Protocol):
     """The choice of the next id after a step: what belongs to a step with kernels of its own."""
 
-    def __call__(self, state: DecodeState, logits: torch.Tensor) -> None:
+    def __call__(self, state: DecodeState, logits: torch.Tensor, /) -> None:
         """Put the best id of `logits` below `state.id_limit`, the lowest among equals, into `state.token`.
 
         It and its logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
@@ -57,6 +61,8 @@ class DecodeState:
         id_limit: Ids from here on are never chosen.
         graphs: Captured steps over this memory; None if steps run eagerly.
         scratch: What else a step needs, made by it at its first run.
+        prompt: int64, a prompt that is recorded, padded with zeros.
+        last: int64 [1], where it ends.
     """
 
     def __init__(
@@ -70,6 +76,9 @@ class DecodeState:
         self.id_limit = id_limit
         self.graphs = graphs
         self.scratch: Any = None
+        longest = RECORDED_PROMPT[model.weights.dtype.itemsize] if model.device.is_cuda else 0
+        self.prompt = model.device.empty((min(longest, self.cache.capacity),), torch.int64)
+        self.last = model.device.empty((1,), torch.int64)
 
     @property
     def dropped(self) -> bool:
@@ -87,6 +96,9 @@ class DecodeState:
 
 class Decoder:
     """Starts requests, and keeps the memory and graphs of the last one for the next. One decoder serves one model.
+
+    Attributes:
+        declined: Why the fused kernels do not run this model; empty if they do, or were not asked.
 
     Args:
         graphs: Capture each step as a CUDA graph and replay it; otherwise run it eagerly.
@@ -113,6 +125,7 @@ class Decoder:
         self.step = step or torch_step
         self.advance = advance or torch_advance
         self.first_bucket = first_bucket
+        self.declined = ""
         self._idle: DecodeState | None = None
         self._lent: list[DecodeState] = []
 
@@ -143,6 +156,12 @@ class Decoder:
             self._keep(state)
         finally:
             self._lent.remove(state)
+
+    def use(self, choice: Choice) -> None:
+        """Decode by the fused step, or by torch where there is none."""
+        self.declined = choice.reason
+        if choice.step is not None:
+            self.step, self.advance = choice.step, choice.step.advance
 
     def bucket(self, length: int, most: int) -> int:
         """The attention length for `length` positions: the next bucket, at most `most`."""
@@ -185,7 +204,7 @@ class Decoding:
         with model.device.guard():
             # Attention multiplies hidden positions by zero, and zero times what a broken request left can be NaN.
             state.cache.pairs.zero_()
-            self.logits = model.prefill(prompt_ids, state.cache)[-1]
+            self.logits = self._prefill(prompt_ids)
             state.position.fill_(len(prompt_ids))
         self.position = len(prompt_ids)
 
@@ -232,13 +251,31 @@ class Decoding:
             )
             return [(int(token), peak) for token, peak in zip(*found.tolist(), strict=True)]
 
+    def _prefill(self, ids: Sequence[int]) -> torch.Tensor:
+        """Logits F32 [vocab] after a prompt; what pads it comes after it, so that none of its tokens see that."""
+        model, state = self._model, self._state
+        length = -(-len(ids) // PROMPT_STEP) * PROMPT_STEP
+        if length > state.prompt.numel():
+            return model.prefill(ids, state.cache)[-1]
+        state.prompt.zero_()[: len(ids)] = torch.tensor(ids, device=model.device.torch)
+        state.last.fill_(len(ids) - 1)
+
+        def padded() -> torch.Tensor:
+            positions = torch.arange(length, device=model.device.torch)
+            hidden = model.forward(state.prompt[:length], positions, length, state.cache)
+            return model.head(hidden.index_select(0, state.last))[0]
+
+        return padded() if state.graphs is None else state.graphs.run(("prompt", length), padded).clone()
+
     def _require_loaded(self) -> None:
         """Ask for the weights, because a replay would not notice that they are gone."""
         _ = self._model.weights
 
     def _step_and_choose(self, length: int) -> torch.Tensor:
-        logits = self._decoder.step(self._model, self._state, length)
-        self._decoder.advance(self._state, logits)
+        # Triton launches on the current device, whatever device its arguments lie on.
+        with torch.cuda.device(self._model.device.index if self._model.device.is_cuda else -1):
+            logits = self._decoder.step(self._model, self._state, length)
+            self._decoder.advance(self._state, logits)
         return logits
 
 

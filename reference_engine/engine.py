@@ -77,7 +77,8 @@ class Engine:
         with Checkpoint(path) as checkpoint:
             template = ChatTemplate.find(checkpoint.side_files)
             tokenizer = Tokenizer(checkpoint.side_files) if TOKENIZER in checkpoint.side_files else None
-            model = SafeTensorsCudaModel.from_safetensors(checkpoint, device, dtype)
+            id_limit = tokenizer.id_limit if tokenizer else None
+            model = SafeTensorsCudaModel.from_safetensors(checkpoint, device, dtype, id_limit=id_limit)
         return cls(model, tokenizer, template, time.perf_counter() - started)
 
     def require_tokenizer(self) -> Tokenizer:

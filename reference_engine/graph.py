@@ -1,8 +1,8 @@
 """CUDA graphs: a step's kernels recorded once and launched as one, so that the host's pace no longer matters.
 
-One graph per attention length, recorded at its second use; the first runs eagerly on the same stream, which
-initialises cuBLAS and loads kernels, neither of which may happen while recording. The graphs of a request never
-run at the same time, so they share one memory pool, which goes when the last of them does.
+One graph per attention length, and per length of a short prompt, recorded at its second use; the first runs eagerly on
+the same stream, which initialises cuBLAS and loads kernels, neither of which may happen while recording. The graphs of
+a request never run at the same time, so they share one memory pool, which goes when the last of them does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from reference_engine.errors import DeviceFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from reference_engine.device import Device
 
@@ -31,7 +31,7 @@ class Captured(NamedTuple):
 
 
 class StepGraphs:
-    """The graphs over the memory of one request, by attention length.
+    """The graphs over the memory of one request, by what distinguishes them: for steps, the attention length.
 
     Args:
         device: An open CUDA device.
@@ -39,30 +39,30 @@ class StepGraphs:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.captured: dict[int, Captured] = {}
-        self._warm: set[int] = set()
+        self.captured: dict[Hashable, Captured] = {}
+        self._warm: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
 
-    def run(self, length: int, step: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """Queue a step with this attention length on the current stream; its logits, valid until the next.
+    def run(self, key: Hashable, step: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """Queue a step, or a short prompt, on the current stream; its logits, valid until the next.
 
         Args:
-            length: What distinguishes the graphs.
-            step: Queues the kernels; always the same ones, over the same memory, for the same length.
+            key: What distinguishes the graphs.
+            step: Queues the kernels; always the same ones, over the same memory, for the same key.
 
         Raises:
             OutOfDeviceMemory: No room for the step's intermediate results, or for the graph.
             DeviceFailed: The step cannot be recorded, or failed.
         """
         with self.device.guard():
-            if length not in self._warm:
+            if key not in self._warm:
                 with _beside(self.device.torch):
                     logits = step()
-                self._warm.add(length)
+                self._warm.add(key)
                 return logits
-            if length not in self.captured:
-                self.captured[length] = self._capture(step)
-            graph, logits = self.captured[length]
+            if key not in self.captured:
+                self.captured[key] = self._capture(step)
+            graph, logits = self.captured[key]
             graph.replay()
             return logits
 

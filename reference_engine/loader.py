@@ -1,13 +1,13 @@
 """SafeTensors bytes into device memory: the file is checked, everything is planned, then bytes move once.
 
-To a GPU they go through pinned slabs: reader threads fill slabs with `preadv`, which releases the GIL, while one
-thread sends the filled ones, in the file's order, on one stream: several threads that issue copies wait for each
-other. To the CPU they are read where they belong.
+To a GPU they go through pinned slabs: each of several threads fills a slab with `preadv`, which releases the GIL, and
+sends it on a stream of its own while it fills the next. To the CPU they are read where they belong.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,10 +15,10 @@ import torch
 
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.errors import UnsupportedDtype
-from reference_engine.storage import SLAB_BYTES, TORCH_DTYPES, CudaStorage, PinnedRing, as_bytes
+from reference_engine.storage import TORCH_DTYPES, CudaStorage, PinnedRing, as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from reference_engine.checkpoint import Located
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from reference_engine.files import TensorFile
 
 READERS = 16
-LOAD_SLABS = 24
+LOAD_SLAB_BYTES = 4 << 20
+# Page-locking costs more than a load: rings are kept for the next one, by device.
+_rings: dict[int, list[PinnedRing]] = {}
 
 
 class SafeTensorsCudaLoader:
@@ -90,33 +92,34 @@ def transfer(moves: Iterable[tuple[Located, torch.Tensor]], device: Device) -> N
             for target, skip in parts:
                 file.read_into(offset + skip, target.numpy().data)
         return
+    left = iter(chunks)
     readers = max(1, min(READERS, len(chunks), os.cpu_count() or 1))
     # The current device is a thread's own; page-locking on another one would make a context there.
     with (
         device.guard(),
         ThreadPoolExecutor(readers, initializer=torch.cuda.set_device, initargs=(device.torch,)) as pool,
     ):
-        _stream(chunks, PinnedRing(device, SLAB_BYTES, LOAD_SLABS), pool)
+        for carried in [pool.submit(_carry, left, device) for _ in range(readers)]:
+            carried.result()
 
 
-def _stream(chunks: Sequence[_Chunk], ring: PinnedRing, pool: ThreadPoolExecutor) -> None:
-    """Send chunks as they are read, while as many later ones as there are slabs are being read."""
-    reads = [pool.submit(_read, chunk, ring, turn) for turn, chunk in enumerate(chunks[: len(ring)])]
+def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
+    """Read chunks that no other thread has taken, and send each while the next is read, until none is left."""
+    kept = _rings.setdefault(device.index, [])
+    ring = kept.pop() if kept else PinnedRing(device, LOAD_SLAB_BYTES)
+    ring.follow()
     try:
         for turn, chunk in enumerate(chunks):
-            reads[turn].result()
+            chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: chunk.length])
             ring.send(turn, chunk.parts)
-            later = turn + len(ring)
-            if later < len(chunks):
-                reads.append(pool.submit(_read, chunks[later], ring, later))
+    except BaseException:
+        # One chunk that fails fails the load: the other threads find nothing left.
+        deque(chunks, maxlen=0)
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
         # Slabs must outlive the copies out of them, and errors of the copies belong to this load.
         ring.stream.synchronize()
-
-
-def _read(chunk: _Chunk, ring: PinnedRing, turn: int) -> None:
-    chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: chunk.length])
+        kept.append(ring)
 
 
 def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
@@ -126,10 +129,10 @@ def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
         file, entry = located.file, located.entry
         target = as_bytes(tensor)
         offset = file.data_start + entry.begin
-        for begin in range(0, entry.nbytes, SLAB_BYTES):
-            part = target[begin : begin + SLAB_BYTES]
+        for begin in range(0, entry.nbytes, LOAD_SLAB_BYTES):
+            part = target[begin : begin + LOAD_SLAB_BYTES]
             end = offset + begin + part.numel()
-            if chunk is not None and (chunk.file is not file or end > chunk.offset + SLAB_BYTES):
+            if chunk is not None and (chunk.file is not file or end > chunk.offset + LOAD_SLAB_BYTES):
                 yield chunk
                 chunk = None
             if chunk is None:

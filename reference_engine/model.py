@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -20,10 +21,12 @@ from reference_engine.config import ModelConfig, read_config
 from reference_engine.decode import Decoder
 from reference_engine.errors import ClosedHandle, ContextTooLong, InvalidArgument
 from reference_engine.generate import generate
+from reference_engine.warmup import warming_up
 from reference_engine.weights import load_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from reference_engine.device import Device
@@ -80,6 +83,7 @@ class SafeTensorsCudaModel:
         device: Device,
         dtype: str | None = None,
         graphs: bool | None = None,
+        id_limit: int | None = None,
     ) -> Self:
         """Load a checkpoint onto a device; configuration and tensors are checked before anything is allocated.
 
@@ -89,6 +93,7 @@ class SafeTensorsCudaModel:
             device: An open device.
             dtype: F32, F16 or BF16 to compute in; None keeps the file's.
             graphs: Decode through CUDA graphs; None does so on a GPU.
+            id_limit: That of the requests to come: on a GPU, the first of them finds everything ready.
 
         Raises:
             EngineError: One of `reference_engine.errors`, by cause.
@@ -100,7 +105,12 @@ class SafeTensorsCudaModel:
             raise InvalidArgument("dtype", f"{dtype!r} is none of F32, F16 and BF16")
         with nullcontext(source) if isinstance(source, Checkpoint) else Checkpoint(source) as checkpoint:
             config = read_config(checkpoint.side_files)
-            return cls(config, load_weights(checkpoint, config, device, dtype), device, decoder)
+
+            def meanwhile(weights: Weights) -> AbstractContextManager[None]:
+                # A record of its own: nobody shall take what has not arrived for what was loaded.
+                return warming_up(cls(config, replace(weights), device, decoder), id_limit)
+
+            return cls(config, load_weights(checkpoint, config, device, dtype, meanwhile), device, decoder)
 
     @property
     def weights(self) -> Weights:

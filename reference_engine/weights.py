@@ -7,6 +7,7 @@ product is a view of them: no copy, no transpose, the checkpoint's own [out, in]
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +18,8 @@ from reference_engine.loader import require_weight_dtype, transfer
 from reference_engine.storage import DTYPE_NAMES, TORCH_DTYPES, CudaStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from reference_engine.checkpoint import Checkpoint, Located
     from reference_engine.config import ModelConfig
@@ -76,7 +78,13 @@ class Weights:
         return sum(storage.nbytes for storage in self.storages.values())
 
 
-def load_weights(checkpoint: Checkpoint, config: ModelConfig, device: Device, dtype: str | None) -> Weights:
+def load_weights(
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    device: Device,
+    dtype: str | None,
+    meanwhile: Callable[[Weights], AbstractContextManager[None]] | None = None,
+) -> Weights:
     """Check every tensor against the configuration, then load what the model needs; other tensors are let be.
 
     Args:
@@ -84,6 +92,7 @@ def load_weights(checkpoint: Checkpoint, config: ModelConfig, device: Device, dt
         config: Its configuration.
         device: Where to.
         dtype: F32, F16 or BF16 to compute in; None keeps the file's, or takes F32 if it mixes dtypes.
+        meanwhile: Entered with the weights before their bytes arrive, left when they are there.
 
     Raises:
         MissingTensor, ShapeMismatch, UnsupportedDtype: Before anything is allocated.
@@ -100,8 +109,7 @@ def load_weights(checkpoint: Checkpoint, config: ModelConfig, device: Device, dt
     target = TORCH_DTYPES[dtype or (found.pop() if len(found) == 1 else "F32")]
     stacked = dict(zip(groups, _lay_out(groups, target, device), strict=True))
     tensors = {name: part for group, whole in stacked.items() for name, part in _split(group, whole)}
-    _fill([(checkpoint.tensors[name], tensors[name]) for name in names], device)
-    return Weights(
+    weights = Weights(
         storages={name: CudaStorage(device, tensor) for name, tensor in tensors.items()},
         embedding=tensors[EMBEDDING],
         layers=tuple(_layer(parts, stacked) for parts in layers),
@@ -109,6 +117,9 @@ def load_weights(checkpoint: Checkpoint, config: ModelConfig, device: Device, dt
         lm_head=tensors[EMBEDDING if tied else LM_HEAD],
         dtype=target,
     )
+    with nullcontext() if meanwhile is None else meanwhile(weights):
+        _fill([(checkpoint.tensors[name], tensors[name]) for name in names], device)
+    return weights
 
 
 def _layer_groups(prefix: str, config: ModelConfig) -> dict[str, Group]:

@@ -25,7 +25,7 @@ class ParquetMissing(Exception):
     """Parquet was asked for without the library that writes it."""
 
     def __init__(self) -> None:
-        super().__init__("--parquet needs pyarrow: pip install 'falsify-inference[parquet]'")
+        super().__init__("this needs pyarrow: pip install 'falsify-inference[parquet]'")
 
 
 def read_history(directory: Path, *, before: Record | None = None) -> tuple[Record, ...]:

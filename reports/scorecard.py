@@ -87,6 +87,7 @@ def render_scorecard(
     killers: Mapping[str, Sequence[str]] | None = None,
     decision: Decision | None = None,
     history: Sequence[Record] = (),
+    calibrated: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The scorecard as HTML, at most 1 MB: what does not fit is shortened, and says so.
 
@@ -99,6 +100,7 @@ def render_scorecard(
         killers: the planted faults that each check was seen to fail of, by row.
         decision: what a gate file made of the record; without one the page tells the trial's own exit code.
         history: earlier records, oldest first, for the dots of each row.
+        calibrated: by row, a sentence a machine on its error rate and what it sees.
 
     Raises:
         PageTooLarge: even the shortest form is larger than 1 MB.
@@ -115,6 +117,7 @@ def render_scorecard(
         "decision": decision,
         "paragraph": paragraph(decision) if decision else "",
         "past": _past(record, history),
+        "calibrated": calibrated or {},
         "trials": [_trial(earlier, record) for earlier in history[-MAX_DOTS:]],
     }
     template = _environment().get_template("scorecard.html.jinja")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from conformance.calibration.results import Calibration
 from conformance.catalogue import Catalogue, load_catalogue
 from conformance.comparison import Comparison
 from conformance.corpus.safetensors.keep import Kept
@@ -15,6 +16,7 @@ from conformance.done.gates import DoneLine
 from conformance.gate.decision import Decision
 from conformance.record import RECORD_FILE, Evidence, Record
 from reports.badge import badge_json, badge_svg, make_badge
+from reports.calibration import calibration_section, sentences
 from reports.difference import comparison_section
 from reports.extra import Extra
 from reports.hexdump import Exhibit
@@ -37,6 +39,7 @@ class Attachments(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Record, ...] = ()
     severity: Severity | None = None
     done: tuple[DoneLine, ...] | None = None
+    calibrations: tuple[Calibration, ...] = ()
     source: Path | None = None
 
 
@@ -58,6 +61,7 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
         killers=attached.severity.killers() if attached.severity else None,
         decision=attached.decision,
         history=attached.history,
+        calibrated=sentences(attached.calibrations),
     )
     pages = {
         SCORECARD: scorecard,
@@ -75,7 +79,12 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
 
 def _extras(attached: Attachments, catalogue: Catalogue) -> list[Extra]:
     compared = [comparison_section(attached.comparison)] if attached.comparison else []
-    return [*compared, kill_section(attached.severity, catalogue), done_section(attached.done)]
+    return [
+        *compared,
+        kill_section(attached.severity, catalogue),
+        calibration_section(attached.calibrations),
+        done_section(attached.done),
+    ]
 
 
 def exhibits(record: Record, directory: Path) -> dict[str, Exhibit]:

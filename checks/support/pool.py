@@ -109,13 +109,13 @@ def _grow(stand: Stand, size: int) -> None:
         missing -= 1
     with ExitStack() as stack:
         engines = [stack.enter_context(stand.engine.fresh()) for _ in range(missing)]
-        _start_together(engines)
+        start_together(engines)
         for engine in engines:
             _POOL.append(_one_run(stand, engine, source))
             engine.close()
 
 
-def _start_together(engines: Sequence[Engine]) -> None:
+def start_together(engines: Sequence[Engine]) -> None:
     """Start processes side by side and let each import what it needs, without a context on the device."""
 
     def start(engine: Engine) -> None:

@@ -25,6 +25,9 @@ from conformance.protocol.messages import (
 from conformance.protocol.tensors import BrokenTensor
 from conformance.trial.stand import NotTried, Stand
 
+UNTOLD = -1
+"""Stands for a stop id that the engine does not tell."""
+
 
 @contextmanager
 def loaded_from(stand: Stand, path: Path, *, dtype: str | None = "F32", device: str = "") -> Iterator[ModelLoaded]:
@@ -119,6 +122,8 @@ def ask(stand: Stand, model: ModelLoaded, case: GoldenCase) -> Generation:
 def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Generation, *, name: str = "ids") -> None:
     """Observe `<name>/<case>`: every decision, the stop id included, under the near-tie rule with re-anchoring."""
     expected, observed = list(case.decisions), decisions_of(answer)
+    if observed[-1:] == [UNTOLD] and case.stop_id is not None:
+        expected[-1] = UNTOLD
     step = next((i for i, (a, b) in enumerate(zip(expected, observed, strict=False)) if a != b), None)
     reanchored = None
     if step is not None:
@@ -139,7 +144,12 @@ def observe_ids(stand: Stand, model: ModelLoaded, case: GoldenCase, answer: Gene
 
 
 def decisions_of(answer: Generation) -> list[int]:
-    """The ids that were chosen, and the stop id where one ended the generation."""
+    """The ids that were chosen, and the stop id where one ended the generation, or `UNTOLD`.
+
+    An engine behind a text interface does not say which id it was; F-QUAL-071 asks for it.
+    """
+    if answer.finish_reason == "stop" and answer.stop_id is None:
+        return [*answer.ids, UNTOLD]
     return [*answer.ids, *([answer.stop_id] if answer.stop_id is not None else [])]
 
 

@@ -17,6 +17,8 @@ from conformance.statistics import Decision, decide_rate
 from conformance.thresholds import Limit
 from conformance.trial.stand import NotTried, Stand
 
+STAGED_COUNTS = {"pinned": (8, 72), "pageable": (2, 10)}
+
 
 def decided(limit: Limit, values: Sequence[float]) -> bool:
     """Whether rule R1 needs no more values; the judge decides for itself, from the same numbers."""
@@ -37,13 +39,19 @@ def decided(limit: Limit, values: Sequence[float]) -> bool:
 def staged_rates(engine: Engine, device: int, source: TensorData) -> dict[str, float]:
     """Host-to-device bytes per second from staged input; the difference of two counts cancels fixed cost."""
     rates = {}
-    for kind, few, many in (("pinned", 8, 72), ("pageable", 2, 10)):
+    for kind in STAGED_COUNTS:
         staged = engine.call("storage.stage", Stage(device, [source], kind == "pinned"))
         engine.call("storage.upload_staged", UploadStaged(staged.handle, 1))
-        short, long = (_seconds(engine, staged.handle, repeat) for repeat in (few, many))
-        rates[kind] = (many - few) * source.nbytes / max(long - short, 1e-9)
+        rates[kind] = staged_rate(engine, staged.handle, source.nbytes, kind)
         engine.call("storage.drop", Drop([staged.handle]))
     return rates
+
+
+def staged_rate(engine: Engine, staged: int, nbytes: int, kind: str) -> float:
+    """Bytes per second from input that is staged already."""
+    few, many = STAGED_COUNTS[kind]
+    short, long = (_seconds(engine, staged, repeat) for repeat in (few, many))
+    return (many - few) * nbytes / max(long - short, 1e-9)
 
 
 def _seconds(engine: Engine, staged: int, repeat: int) -> float:

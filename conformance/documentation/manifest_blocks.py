@@ -55,16 +55,29 @@ MEANING: dict[str, dict[str, str]] = {
         "used_gpu_field": "Field of the JSON object that says whether a GPU answered.",
         "answer": "Pattern whose group `answer` is the generated text in plain output.",
     },
+    "server": {
+        "command": "How the server is started; `{model}` and `{port}` are filled in. It must listen on 127.0.0.1.",
+        "model": "What it loads: a checkpoint's `directory`, or a GGUF that this project makes of it.",
+        "port": "Its port; 0 is any free one. One that is taken ends the trial before it begins.",
+        "health": "Path that is answered 200 when it is up.",
+        "model_name": "The `model` of every request; `{model}` is filled in.",
+        "request": "More fields of every request.",
+        "accepts_ids": "Whether a prompt may be a list of ids; otherwise ids travel as text.",
+        "ignore_eos": "Name of the field that makes it decode past the end; empty where it has none.",
+        "startup_timeout_s": "Seconds until it must be healthy.",
+        "answer_timeout_s": "Seconds until a request must be answered.",
+    },
     "done": COMMAND_MEANING
     | {
         "value": "Pattern with a group `value`, or `part` and `rest`; its last match in the output is the number.",
         "count": "Pattern whose matches in the output are counted instead.",
     },
 }
-_OF_WORDS = {
+LISTS = {
     "roles": "Role names of the specification, each with where it lies in the engine (`module:attribute.path` for "
     "Python). A role that is left out resolves to nothing.",
-    "untested": "Ids of rows that make no sense for this engine, each with the reason that its record then gives.",
+    "untested": "Rows (`F-LOAD-056`) or sections (`load`) that make no sense for this engine, each with the reason. "
+    "They are UNTESTED with it, and UNTESTED is never a pass.",
 }
 _TITLES = {"done": "done.<gate>"}
 
@@ -78,7 +91,7 @@ def manifest_tables() -> str:
 def _section(name: str, hint: object) -> str:
     kind = _struct(hint)
     if kind is None:
-        return f"### `[{name}]`\n\n{_OF_WORDS[name]}"
+        return f"### `[{name}]`\n\n{LISTS[name]}"
     required = "required" if name == "engine" else "optional"
     hints = typing.get_type_hints(kind)
     rows = [

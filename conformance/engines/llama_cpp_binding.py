@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# SAFETY: for types and buffers of llama-cpp-python's own declarations; the library checks none of them, so we do.
 import ctypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -117,6 +118,7 @@ class Model:
             rows = at + len(chunk) - max(first_wanted, at)
             if rows > 0:
                 pointer = c.llama_get_logits(self._context)
+                # SAFETY: llama.cpp keeps `rows` rows of logits until its next decode; the caller copies them before.
                 yield np.ctypeslib.as_array(pointer, shape=(rows, self.vocab_size))
 
     def _fill(self, ids: Sequence[int], begin: int, first_wanted: int) -> None:

@@ -158,6 +158,8 @@ class TransformersEngine:
         if params.repeat < 1:
             raise WrongRequest(f"repeat is {params.repeat}, not at least 1")
         prompt = _prompt_ids(loaded, params)
+        if not prompt:
+            raise WrongRequest("no token to begin with")
         try:
             for _ in range(params.repeat):
                 new = _generated(loaded, prompt, params)

@@ -26,25 +26,25 @@ def _instead_of_refusing(plant, end):
     plant.replace(files, "parse_header", ended)
 
 
-@fault(expects={"F-PARSE-041": "engine", "F-PARSE-042": "engine"}, blast=_EVERYTHING, crash=True)
+@fault(expects={"F-PARSE-041": "files", "F-PARSE-042": "files"}, blast=_EVERYTHING, crash=True)
 def invalid_header_aborts(plant: Plant) -> None:
     """An invalid header aborts the process, as an assertion would."""
     _instead_of_refusing(plant, os.abort)
 
 
-@fault(expects={"F-PARSE-044": "engine"}, blast=_EVERYTHING, crash=True)
+@fault(expects={"F-PARSE-044": "files"}, blast=_EVERYTHING, crash=True)
 def invalid_header_faults(plant: Plant) -> None:
     """An invalid header ends in a segmentation fault."""
     _instead_of_refusing(plant, lambda: os.kill(os.getpid(), signal.SIGSEGV))
 
 
-@fault(expects={"F-PARSE-043": "engine"}, blast=_EVERYTHING, crash=True)
+@fault(expects={"F-PARSE-043": "files"}, blast=_EVERYTHING, crash=True)
 def invalid_header_exits_with_zero(plant: Plant) -> None:
     """An invalid header ends the process with status 0."""
     _instead_of_refusing(plant, lambda: os._exit(0))
 
 
-@fault(expects={"F-PARSE-044": "engine"}, blast=_EVERYTHING, crash=True, call_s=3.0)
+@fault(expects={"F-PARSE-044": "files"}, blast=_EVERYTHING, crash=True, call_s=3.0)
 def invalid_header_hangs(plant: Plant) -> None:
     """An invalid header is parsed without end."""
     _instead_of_refusing(plant, lambda: time.sleep(3600))

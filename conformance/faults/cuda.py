@@ -155,7 +155,7 @@ def tf32_switched_on(plant: Plant) -> None:
 
 @fault(
     expects={"F-MEM-021": "resident", "F-MEM-022": "resident"},
-    blast=("mem", "dtype", "cuda", "load", "perf"),
+    blast=("mem", "dtype", "cuda", "load", "perf", "qual"),
     machine="gpu",
 )
 def storages_stay_on_the_host(plant: Plant) -> None:

@@ -30,6 +30,15 @@ def change_layers(plant, change):
     )
 
 
+def change_torch_step(plant, changed):
+    """Decode by `changed(torch's step, model, state, length)`, on a GPU too, where fused kernels would do it."""
+    from reference_engine import decode, warmup
+    from reference_engine.kernels.choosing import Choice
+
+    plant.replace(decode, "torch_step", changed)
+    plant.replace(warmup, "fused_step", lambda _original, _model: Choice(None, "torch's step is what is changed"))
+
+
 class Reconfigured:
     """A model whose configuration reads differently while it generates."""
 

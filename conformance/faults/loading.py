@@ -55,9 +55,9 @@ def weights_cached_by_size(plant: Plant) -> None:
 
     kept = {}
 
-    def cached(load, checkpoint, config, device, dtype):
+    def cached(load, checkpoint, config, device, dtype, *rest):
         key = (config.num_layers, len(checkpoint.tensors), dtype)
-        weights = load(checkpoint, config, device, dtype)
+        weights = load(checkpoint, config, device, dtype, *rest)
         first = kept.setdefault(key, _copied(weights))
         return replace(first, storages=weights.storages)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from conformance.faults.layers import change_torch_step
 from conformance.faults.planting import Plant, fault
 
 _BLAST = ("qual", "load", "build", "int", "perf", "err")
@@ -106,7 +107,6 @@ def frequencies_of_the_hidden_size(plant: Plant) -> None:
 @fault(expects=_IDS, blast=_BLAST, seen_in="realizar 70d6ac2b")
 def decoding_position_off_by_one(plant: Plant) -> None:
     """While decoding, keys are written one position too late."""
-    from reference_engine import decode
 
     def late(step, model, state, length):
         state.position.add_(1)
@@ -114,17 +114,16 @@ def decoding_position_off_by_one(plant: Plant) -> None:
         state.position.sub_(1)
         return logits
 
-    plant.replace(decode, "torch_step", late)
+    change_torch_step(plant, late)
 
 
 @fault(expects=_IDS, blast=_BLAST, seen_in="realizar 70d6ac2b (all keys at one position)")
 def decoding_position_stuck(plant: Plant) -> None:
     """While decoding, the rotary position stays where the prompt began, as in a graph that captured it."""
-    from reference_engine import decode
 
     def stuck(step, model, state, length):
         state.cache.cos.index_copy_(0, state.position, state.cache.cos[:1])
         state.cache.sin.index_copy_(0, state.position, state.cache.sin[:1])
         return step(model, state, length)
 
-    plant.replace(decode, "torch_step", stuck)
+    change_torch_step(plant, stuck)

@@ -16,7 +16,7 @@ from conformance.faults.pool import Bench, Task, Trials
 from conformance.faults.problems import BadDevices, BadShard
 from conformance.faults.trying import Tried
 from conformance.probes.nvml import confine, gpus
-from conformance.revision import revision
+from conformance.revision import sources_name
 from reports.severity import severity_page
 
 TRIED = "tried"
@@ -129,7 +129,7 @@ class Campaign:
         self._gpu = bool(gpus())
         self._machine = "gpu" if self._gpu else "cpu"
         self._device = gpus()[0].name if self._gpu else cpu_model()
-        self._revision = revision().name
+        self._revision = sources_name()
 
     def run(self, *, full: bool) -> Iterator[Matrix]:
         """The matrix after every trial."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from conformance.faults.layers import change_torch_step
 from conformance.faults.planting import Plant, fault
 
 _TIMED = ("perf",)
@@ -20,7 +21,6 @@ def _slow(plant, owner, name, seconds):
 @fault(expects={"F-PERF-085": "recompute_ratio"}, blast=_TIMED, seen_in="realizar 573de171, aprender PMAT-103")
 def whole_sequence_for_every_token(plant: Plant) -> None:
     """Each token pushes the whole sequence through the model again."""
-    from reference_engine import decode
 
     def recomputed(step, model, state, length):
         import torch
@@ -31,7 +31,7 @@ def whole_sequence_for_every_token(plant: Plant) -> None:
         model.forward(zeros, torch.arange(upto, device=zeros.device), upto, spare)
         return step(model, state, length)
 
-    plant.replace(decode, "torch_step", recomputed)
+    change_torch_step(plant, recomputed)
 
 
 @fault(expects={"F-PERF-085": "positions"}, blast=_TIMED)
@@ -67,9 +67,9 @@ def loading_takes_six_seconds(plant: Plant) -> None:
 @fault(expects={"F-PERF-082": "first_token"}, blast=_TIMED, machine="gpu")
 def first_token_compiles(plant: Plant) -> None:
     """Kernels are compiled with the first prompt of a length."""
-    from reference_engine.model import SafeTensorsCudaModel
+    from reference_engine.decode import Decoding
 
-    _slow(plant, SafeTensorsCudaModel, "prefill", 2.0)
+    _slow(plant, Decoding, "_prefill", 2.0)
 
 
 @fault(expects={"F-PERF-086": "peak"}, blast=_TIMED, machine="gpu", seen_in="realizar 3c09fd31, 95b4e932")
@@ -79,8 +79,8 @@ def weights_held_twice(plant: Plant) -> None:
 
     kept = []
 
-    def doubled(load, checkpoint, config, device, dtype):
-        weights = load(checkpoint, config, device, dtype)
+    def doubled(load, *arguments):
+        weights = load(*arguments)
         kept[:] = [storage.tensor.clone() for storage in weights.storages.values()]
         return weights
 
@@ -173,6 +173,7 @@ def every_copy_awaited(plant: Plant) -> None:
 @fault(expects={"F-MEM-034": "asynchronous"}, blast=_COPIES, machine="gpu")
 def copies_block(plant: Plant) -> None:
     """The ring copies with the blocking call of the runtime."""
+    # SAFETY: one call of the runtime's C interface, with the four arguments of its documentation.
     import ctypes
 
     from reference_engine.storage import PinnedRing
@@ -181,6 +182,7 @@ def copies_block(plant: Plant) -> None:
         slab = self._slabs[turn % len(self._slabs)]
         self.stream.synchronize()
         for target, offset in parts:
+            # SAFETY: both tensors outlive the call, which blocks; the target's size bounds what is copied.
             copied = ctypes.CDLL(None).cudaMemcpy(
                 ctypes.c_void_p(target.data_ptr()), ctypes.c_void_p(slab.data_ptr() + offset),
                 ctypes.c_size_t(target.numel()), 1,

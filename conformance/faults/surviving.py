@@ -20,10 +20,11 @@ from conformance.faults.planting import known_faults
 from conformance.faults.pool import Bench, Task, Trials
 from conformance.faults.trying import Tried
 from conformance.probes.nvml import gpus
-from conformance.revision import revision
+from conformance.revision import sources_name
 from conformance.trial.inventory import inventory
 from conformance.verdicts import Verdict
 
+HEALTHY_FILE = "healthy.json"
 _MODULE = Path(__file__).with_name("healthy.py")
 _SAMPLE = (
     "F-CUDA-019", "F-MEM-024", "F-MEM-028", "F-DTYPE-047", "F-DTYPE-051", "F-LOAD-056", "F-LOAD-059", "F-LOAD-061",
@@ -42,15 +43,20 @@ class Survival(msgspec.Struct, frozen=True, kw_only=True):
     failed: dict[str, str]
     ran: bool
     seconds: float
+    revision: str = ""
 
 
 class Survivals(msgspec.Struct, frozen=True, kw_only=True):
-    """All variants on one machine."""
+    """All variants on one machine, each with the sources it was tried with."""
 
     machine: str
     device: str
-    revision: str
     variants: list[Survival]
+
+
+def all_variants() -> list[str]:
+    """Names of the variants of the process, then of the checkpoints."""
+    return [*known_faults(_MODULE), *CHECKPOINTS]
 
 
 def healthy_rows(*, full: bool) -> list[str]:
@@ -65,18 +71,23 @@ def healthy_rows(*, full: bool) -> list[str]:
 def run_healthy(
     out: Path, *, full: bool, workers: int, limit_s: float, say: Callable[[str], None], names: Sequence[str] = ()
 ) -> Survivals:
-    """Try every healthy variant, or those named, and keep `healthy.json` in `out` up to date."""
+    """Try every healthy variant, or those named, that `healthy.json` in `out` does not hold yet, and keep it there."""
     rows = healthy_rows(full=full)
     devices = gpus()
     found = Survivals(
         machine="gpu" if devices else "cpu",
         device=devices[0].name if devices else cpu_model(),
-        revision=revision().name,
         variants=[],
     )
+    path = out / HEALTHY_FILE
+    if path.exists():
+        found = msgspec.json.decode(path.read_bytes(), type=Survivals)
+    names = [name for name in names or all_variants() if name not in {each.variant for each in found.variants}]
+    revision = sources_name()
     for survival in _survivals(out.resolve(), rows, workers, limit_s, say, names):
-        found = msgspec.structs.replace(found, variants=[*found.variants, survival])
-        write_whole(out / "healthy.json", msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        named = msgspec.structs.replace(survival, revision=revision)
+        found = msgspec.structs.replace(found, variants=[*found.variants, named])
+        write_whole(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     return found
 
 
@@ -86,11 +97,11 @@ def _survivals(
     out.mkdir(parents=True, exist_ok=True)
     known = known_faults(_MODULE)
     bench = Bench(known, _MODULE, out / "process", workers, say, limit_s)
-    for task, tried in Trials(bench).run([Task(name, rows) for name in known if not names or name in names]):
+    for task, tried in Trials(bench).run([Task(name, rows) for name in known if name in names]):
         yield _survival(task.fault, known[task.fault].what, tried, witnessed=True)
     shipped = resolve_model(None)
     for name, make in CHECKPOINTS.items():
-        if names and name not in names:
+        if name not in names:
             continue
         place = out / name
         place.mkdir()

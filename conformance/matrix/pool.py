@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -57,14 +57,7 @@ class Pool:
             self._hear(cell, self._try(cell, place))
 
     def _try(self, cell: Cell, place: Place) -> CellDone:
-        """The cell's last word; a process that dies without one is named with what ended it."""
-        with subprocess.Popen(
-            [sys.executable, "-m", "conformance.matrix.trial"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | place.env | {"PYTHONPATH": str(PROJECT)},
-            start_new_session=True,
-        ) as process:
+        with trial_process(place.env) as process:
             with self._lock:
                 self._processes.add(process)
             try:
@@ -74,18 +67,44 @@ class Pool:
                     self._processes.discard(process)
 
     def _follow(self, cell: Cell, process: subprocess.Popen[bytes]) -> CellDone:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError), process.stdin as request:
-            request.write(msgspec.json.encode(self._request(cell)))
-        last: CellDone | None = None
-        while line := process.stdout.readline(_MOST_LINE_BYTES):
-            event = _decoded(line)
+        for event in events_of(process, self._request(cell)):
             if isinstance(event, CellDone):
-                last = event
-            elif event is not None:
-                self._hear(cell, event)
-        return _ended(process.wait(), last)
+                return event
+            self._hear(cell, event)
+        raise AssertionError("the last event is the cell's end")
+
+
+@contextmanager
+def trial_process(env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that will try one cell; it is asked to end, and waited for, where the block is left early."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "conformance.matrix.trial"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | dict(env) | {"PYTHONPATH": str(PROJECT)},
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def events_of(process: subprocess.Popen[bytes], request: Request) -> Iterator[Event]:
+    """What a cell's process tells; the last is always its end, be it that the process died without a word."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError), process.stdin as asked:
+        asked.write(msgspec.json.encode(request))
+    last: CellDone | None = None
+    while line := process.stdout.readline(_MOST_LINE_BYTES):
+        event = _decoded(line)
+        if isinstance(event, CellDone):
+            last = event
+        elif event is not None:
+            yield event
+    yield _ended(process.wait(), last)
 
 
 def _decoded(line: bytes) -> Event | None:

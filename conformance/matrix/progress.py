@@ -27,6 +27,7 @@ class Tally:
         match event:
             case Planned():
                 self.left[cell.name] = list(event.rows)
+                self.verdicts[cell.name].clear()
                 self._rows = self._rows or list(event.rows)
             case RowDone():
                 if event.id in self.left.get(cell.name, []):

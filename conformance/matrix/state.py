@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,11 @@ import msgspec
 
 from conformance.matrix.cells import Cell
 from conformance.record import RECORD_FILE, BrokenRecord, Record, read_record
+from conformance.trial.host_lock import taken
 from conformance.verdicts import ExitCode
 
 NOTE = "cell.json"
+_PAUSE_S = 0.1
 
 
 class CellBusy(Exception):
@@ -42,19 +45,21 @@ class CellDirectory:
         self.path = out / "cells" / cell.name
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, patience_s: float = 0.0) -> Iterator[None]:
         """Work on the cell alone, until the block or this process ends.
 
         Raises:
-            CellBusy: somebody else does.
+            CellBusy: somebody else does, and still did when `patience_s` seconds had gone by.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            deadline = time.monotonic() + patience_s
+            while not taken(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() >= deadline:
+                    raise CellBusy(self.cell.name)
+                time.sleep(_PAUSE_S)
             yield
-        except BlockingIOError as error:
-            raise CellBusy(self.cell.name) from error
         finally:
             os.close(descriptor)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from conformance.matrix.cells import Cell, MatrixTable
 from conformance.matrix.state import CellBusy, CellDirectory, settles
+from conformance.protocol.guard import end_with_parent
 from conformance.record import Record, RowResult
 from conformance.trial.runner import Options, placed, plan_trial, run_trial
 from conformance.trial.signals import stoppable
@@ -18,13 +19,14 @@ from reports.written import write_reports
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the process is asked to do."""
+    """What the process is asked to do; it waits `patience_s` seconds for another that has the cell."""
 
     cell: Cell
     table: MatrixTable
     out: str
     workers: int
     again: bool = False
+    patience_s: float = 0.0
 
 
 class Planned(msgspec.Struct, frozen=True, tag_field="event", tag="planned"):
@@ -76,7 +78,7 @@ def try_cell(request: Request) -> int:
         And what `plan_trial`, `placed` and `run_trial` raise.
     """
     place = CellDirectory(Path(request.out), request.cell)
-    with place.locked(), stoppable() as stop:
+    with place.locked(request.patience_s), stoppable() as stop:
         ready = plan_trial(options_of(request))
         settled = None if request.again else place.done(ready.inputs_sha256)
         if settled is not None:
@@ -128,4 +130,5 @@ def answer(request: Request) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(answer(msgspec.json.decode(sys.stdin.buffer.read(), type=Request)))

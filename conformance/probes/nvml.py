@@ -103,7 +103,7 @@ def _named(name: str, devices: Sequence[Gpu]) -> Gpu:
 def _all_gpus(dev: Path) -> list[Gpu]:
     files = sorted(path.name for path in dev.glob(_DEVICE_FILES))
     try:
-        with _session():
+        with session():
             found = [_describe(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
         if files:
@@ -116,14 +116,14 @@ def _all_gpus(dev: Path) -> list[Gpu]:
 
 def memory_in_use(index: int) -> int:
     """Bytes in use on the whole device at this place of CUDA's, reserved ones left out (NVML memory v2)."""
-    with _session():
+    with session():
         handle = _handle(index)
         return int(pynvml.nvmlDeviceGetMemoryInfo(handle, version=pynvml.nvmlMemory_v2).used)
 
 
 def process_memory(index: int, pid: int) -> int | None:
     """Bytes this process holds on the device; 0 without a context, None where the driver does not tell."""
-    with _session():
+    with session():
         processes = _processes(_handle(index))
     mine = next((process for process in processes if process.pid == pid), None)
     return 0 if mine is None else mine.used_bytes
@@ -131,7 +131,7 @@ def process_memory(index: int, pid: int) -> int | None:
 
 def utilisation(index: int) -> int:
     """Percent of the last sample period in which some kernel ran."""
-    with _session():
+    with session():
         handle = _handle(index)
         return int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
 
@@ -151,7 +151,8 @@ def _by_uuid(name: str) -> Any:
 
 
 @contextmanager
-def _session() -> Iterator[None]:
+def session() -> Iterator[None]:
+    """NVML kept open; sessions may nest, and all but the first cost nothing."""
     pynvml.nvmlInit()
     try:
         yield

@@ -54,6 +54,11 @@ def prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
+def end_with_parent() -> None:
+    """This process must not outlive whoever started it, however that ends."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def descendants(root: int) -> list[int]:
     """Process ids of all living descendants of `root`, parents first."""
     children: dict[int, list[int]] = {}

@@ -88,7 +88,7 @@ def _held(
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
     try:
         began, told = time.monotonic(), False
-        while not (_taken(descriptor, kind) or stopped()):
+        while not (taken(descriptor, kind) or stopped()):
             if not told:
                 waiting()
                 told = True
@@ -100,7 +100,8 @@ def _held(
         os.close(descriptor)
 
 
-def _taken(descriptor: int, kind: int) -> bool:
+def taken(descriptor: int, kind: int) -> bool:
+    """Try to lock an open file, shared or alone; False where somebody else has it."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -13,7 +13,7 @@ import triton.language as tl
 from reference_engine.kernels.overlap import let_next_start, wait
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capacity"])
 def attend(
     qkv,
     cos,
@@ -93,7 +93,7 @@ def _rotated(start, cos, sin, d, D: tl.constexpr):
     return x * cos + tl.load(start + (d + D // 2) % D, mask=inside, other=0.0) * sin
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots"])
 def combine(
     partial,
     peaks,

@@ -142,7 +142,7 @@ def gate_up(
     tl.store(out + row, gate / (1.0 + tl.exp(-gate)) * up, mask=row < OUT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["limit"])
 def head(
     x,
     norm,

@@ -77,21 +77,21 @@ class Plan:
 
 
 F32 = Plan(
-    qkv=Tile(2, 512, 3, 16, 4),
-    attention=Split(32, 1, 4),
-    out=Tile(2, 512, 3, 16, 4),
-    gate_up=Tile(2, 512, 3, 16, 4),
-    down=Tile(1, 512, 4, 16, 4),
-    head=Tile(8, 512, 1, 16, 4, 2112),
+    qkv=Tile(1, 256, 6, 16, 1),
+    attention=Split(64, 1, 4, at_once=64),
+    out=Tile(1, 512, 1, 16, 2),
+    gate_up=Tile(1, 512, 3, 16, 4),
+    down=Tile(4, 1024, 4, 16, 8),
+    head=Tile(4, 256, 3, 16, 4, 2112),
     overlap=True,
 )
 HALF = Plan(
-    qkv=Tile(2, 512, 3, 8, 4),
-    attention=Split(32, 1, 4),
-    out=Tile(2, 512, 3, 8, 4),
-    gate_up=Tile(4, 512, 3, 8, 4),
-    down=Tile(2, 512, 4, 16, 4),
-    head=Tile(8, 512, 1, 8, 4, 2112),
+    qkv=Tile(2, 512, 3, 8, 2),
+    attention=Split(64, 1, 4, at_once=64),
+    out=Tile(2, 512, 3, 8, 2),
+    gate_up=Tile(1, 512, 3, 8, 1),
+    down=Tile(2, 1024, 2, 8, 4),
+    head=Tile(8, 256, 3, 8, 2, 2112),
     overlap=True,
 )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -13,6 +13,8 @@ from reference_engine.kernels.plan import Plan, Tile, power_of_two
 from reference_engine.kernels.tokens import choose, embed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from reference_engine.config import ModelConfig
     from reference_engine.decode import DecodeState
     from reference_engine.device import Device
@@ -38,7 +40,7 @@ class Scratch:
     def __init__(self, config: ModelConfig, plan: Plan, capacity: int, device: Device) -> None:
         heads, groups, size = config.num_heads, config.num_kv_heads, config.head_dim
         chunks = -(-capacity // plan.attention.positions)
-        programs = head_programs(config, plan)
+        programs = min(plan.head.programs, -(-config.vocab_size // plan.head.rows))
 
         def floats(*shape: int) -> torch.Tensor:
             return device.empty(shape, torch.float32)
@@ -55,6 +57,23 @@ class Scratch:
         self.peak_ids = device.empty((programs,), torch.int32)
 
 
+class Launch(NamedTuple):
+    """A kernel, how many programs of it, its arguments, its compile-time constants and options."""
+
+    kernel: Any
+    grid: tuple[int, ...]
+    arguments: tuple[Any, ...]
+    constants: dict[str, Any]
+
+    def run(self) -> None:
+        """Queue it on the current stream of the current device."""
+        self.kernel[self.grid](*self.arguments, **self.constants)
+
+    def compile(self) -> None:
+        """Compile it, or find it compiled in Triton's cache; nothing runs."""
+        self.kernel.warmup(*self.arguments, grid=self.grid, **self.constants)
+
+
 class FusedStep:
     """The kernels of one model in their order. As a `Step` it gives logits; `advance` chooses the next id.
 
@@ -69,49 +88,59 @@ class FusedStep:
 
     def __call__(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
         """Logits F32 [vocab] after `state.token` at `state.position`."""
-        weights, cache = model.weights, state.cache
-        scratch = self.scratch(state, model.device)
-        width = self.config.hidden_size
-        embed[(-(-width // EMBED_BLOCK),)](
-            state.token, weights.embedding, scratch.hidden, width, BLOCK=EMBED_BLOCK, OVERLAP=self.plan.overlap
-        )
-        for layer, pairs in zip(weights.layers, cache.pairs, strict=True):
-            self._layer(layer, pairs, state, length)
-        limit = self.config.vocab_size if state.id_limit is None else state.id_limit
-        head[(scratch.peaks.numel(),)](
-            scratch.hidden, weights.final_norm, weights.lm_head, scratch.logits, scratch.peaks, scratch.peak_ids,
-            limit, self.config.rms_norm_eps, *weights.lm_head.shape, **self._tile(self.plan.head, width),
-        )  # fmt: skip
-        return scratch.logits
+        for launch in self._launches(model, state, length, model.weights.layers):
+            launch.run()
+        logits: torch.Tensor = state.scratch.logits
+        return logits
 
-    def advance(self, state: DecodeState, logits: torch.Tensor) -> None:
+    def advance(self, state: DecodeState, _logits: torch.Tensor) -> None:
         """Choose the next id from what the step left, note it, and move on."""
-        scratch = state.scratch
-        count = scratch.peaks.numel()
-        choose[(1,)](
-            scratch.peaks, scratch.peak_ids, logits, state.token, state.position, state.ids, state.peaks,
-            COUNT=count, BLOCK=power_of_two(count), **self._launch(8),
+        self._choice(state).run()
+
+    def compile(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> None:
+        """Compile every kernel of the step, all at the same time.
+
+        Raises:
+            Exception: Whatever Triton raises where it cannot.
+        """
+        launches = [*self._launches(model, state, length, model.weights.layers[:1]), self._choice(state)]
+        with ThreadPoolExecutor(len(launches)) as pool:
+            list(pool.map(Launch.compile, launches))
+
+    def _launches(
+        self, model: SafeTensorsCudaModel, state: DecodeState, length: int, layers: tuple[LayerWeights, ...]
+    ) -> Iterator[Launch]:
+        weights, config, plan = model.weights, self.config, self.plan
+        scratch = state.scratch = state.scratch or Scratch(config, plan, state.cache.capacity, model.device)
+        width = config.hidden_size
+        yield Launch(
+            embed, (-(-width // EMBED_BLOCK),), (state.token, weights.embedding, scratch.hidden, width),
+            {"BLOCK": EMBED_BLOCK, "OVERLAP": plan.overlap},
+        )  # fmt: skip
+        for layer, pairs in zip(layers, state.cache.pairs, strict=False):
+            yield from self._layer(layer, pairs, state, length)
+        limit = config.vocab_size if state.id_limit is None else state.id_limit
+        yield Launch(
+            head, (scratch.peaks.numel(),),
+            (scratch.hidden, weights.final_norm, weights.lm_head, scratch.logits, scratch.peaks, scratch.peak_ids,
+             limit, config.rms_norm_eps, *weights.lm_head.shape),
+            self._tile(plan.head, width),
         )  # fmt: skip
 
-    def scratch(self, state: DecodeState, device: Device) -> Scratch:
-        """The request's scratch memory, made at its first step."""
-        scratch: Scratch = state.scratch or Scratch(self.config, self.plan, state.cache.capacity, device)
-        state.scratch = scratch
-        return scratch
-
-    def _layer(self, layer: LayerWeights, pairs: torch.Tensor, state: DecodeState, length: int) -> None:
+    def _layer(self, layer: LayerWeights, pairs: torch.Tensor, state: DecodeState, length: int) -> Iterator[Launch]:
         eps, plan, scratch = self.config.rms_norm_eps, self.plan, state.scratch
-        hidden = scratch.hidden
-        qkv = {"NORM": True, "BIAS": layer.qkv_bias is not None, "RESIDUAL": False}
-        self._project(layer.qkv, hidden, layer.attention_norm, layer.qkv_bias, scratch.qkv, plan.qkv, qkv)
-        self._attend(pairs, state, length)
+        hidden, wide = scratch.hidden, scratch.wide
+        read = {"NORM": True, "BIAS": layer.qkv_bias is not None, "RESIDUAL": False}
+        yield self._project(layer.qkv, hidden, layer.attention_norm, layer.qkv_bias, scratch.qkv, plan.qkv, read)
+        yield from self._attend(pairs, state, length)
         grow = {"NORM": False, "BIAS": False, "RESIDUAL": True}
-        self._project(layer.attention_out, scratch.mixed, None, None, hidden, plan.out, grow)
+        yield self._project(layer.attention_out, scratch.mixed, None, None, hidden, plan.out, grow)
         rows, width = layer.gate_up.shape[0] // 2, layer.gate_up.shape[1]
-        gate_up[(-(-rows // plan.gate_up.rows),)](
-            hidden, layer.mlp_norm, layer.gate_up, scratch.wide, eps, rows, width, **self._tile(plan.gate_up, width)
-        )
-        self._project(layer.down, scratch.wide, None, None, hidden, plan.down, grow)
+        yield Launch(
+            gate_up, (-(-rows // plan.gate_up.rows),),
+            (hidden, layer.mlp_norm, layer.gate_up, wide, eps, rows, width), self._tile(plan.gate_up, width),
+        )  # fmt: skip
+        yield self._project(layer.down, wide, None, None, hidden, plan.down, grow)
 
     def _project(
         self,
@@ -122,46 +151,45 @@ class FusedStep:
         out: torch.Tensor,
         tile: Tile,
         flags: dict[str, bool],
-    ) -> None:
+    ) -> Launch:
         rows, width = weight.shape
         # A pointer that is never followed stands for what is absent.
         norm, bias = weight if norm is None else norm, weight if bias is None else bias
-        project[(-(-rows // tile.rows),)](
-            x, norm, weight, bias, out, self.config.rms_norm_eps, rows, width, **flags, **self._tile(tile, width)
-        )
+        arguments = (x, norm, weight, bias, out, self.config.rms_norm_eps, rows, width)
+        return Launch(project, (-(-rows // tile.rows),), arguments, flags | self._tile(tile, width))
 
-    def _attend(self, pairs: torch.Tensor, state: DecodeState, length: int) -> None:
+    def _attend(self, pairs: torch.Tensor, state: DecodeState, length: int) -> Iterator[Launch]:
         config, split, scratch, cache = self.config, self.plan.attention, state.scratch, state.cache
         heads, groups, size = config.num_heads, config.num_kv_heads, config.head_dim
         per, chunks = split.per_program(heads // groups), -(-length // split.positions)
-        attend[(heads // per, chunks)](
-            scratch.qkv, cache.cos, cache.sin, pairs, state.position,
-            scratch.partial, scratch.partial_peaks, scratch.partial_sums, cache.capacity,
-            HEADS=heads, GROUPS=groups, D=size, PER=per, N=split.positions, BLOCK_D=power_of_two(size),
-            **self._launch(split.warps),
+        partial = (scratch.partial, scratch.partial_peaks, scratch.partial_sums)
+        sizes = {"HEADS": heads, "GROUPS": groups, "D": size, "PER": per, "BLOCK_D": power_of_two(size)}
+        yield Launch(
+            attend, (heads // per, chunks),
+            (scratch.qkv, cache.cos, cache.sin, pairs, state.position, *partial, cache.capacity),
+            sizes | {"N": split.positions} | self._options(split.warps),
         )  # fmt: skip
         columns = min(split.columns, power_of_two(size))
-        combine[(heads, -(-size // columns))](
-            scratch.partial, scratch.partial_peaks, scratch.partial_sums, state.position, scratch.mixed, chunks,
-            D=size, N=split.positions, BLOCK=columns, AT_ONCE=split.at_once, **self._launch(4),
+        yield Launch(
+            combine, (heads, -(-size // columns)), (*partial, state.position, scratch.mixed, chunks),
+            {"D": size, "N": split.positions, "BLOCK": columns, "AT_ONCE": split.at_once} | self._options(4),
+        )  # fmt: skip
+
+    def _choice(self, state: DecodeState) -> Launch:
+        scratch = state.scratch
+        count = scratch.peaks.numel()
+        return Launch(
+            choose, (1,),
+            (scratch.peaks, scratch.peak_ids, scratch.logits, state.token, state.position, state.ids, state.peaks),
+            {"COUNT": count, "BLOCK": power_of_two(count)} | self._options(8),
         )  # fmt: skip
 
     def _tile(self, tile: Tile, width: int) -> dict[str, Any]:
         fitted = tile.within(width)
         names = {"ROWS": fitted.rows, "BLOCK_K": fitted.columns, "UNROLL": fitted.unroll, "LINES": fitted.lines}
-        return names | self._launch(tile.warps)
+        return names | self._options(tile.warps)
 
-    def _launch(self, warps: int) -> dict[str, Any]:
+    def _options(self, warps: int) -> dict[str, Any]:
         options = {"OVERLAP": self.plan.overlap, "num_warps": warps}
         # Compilers of other devices do not know the option.
         return options | {"launch_pdl": True} if self.plan.overlap else options
-
-
-def head_programs(config: ModelConfig, plan: Plan) -> int:
-    """Programs of the head's kernel: at most the plan's, at most one a block of rows."""
-    return min(plan.head.programs, -(-config.vocab_size // plan.head.rows))
-
-
-def without_overlap(plan: Plan) -> Plan:
-    """The same plan for devices without dependent launch."""
-    return dataclasses.replace(plan, overlap=False)

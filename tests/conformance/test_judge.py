@@ -349,3 +349,11 @@ def test_a_row_of_which_nothing_could_be_rehearsed_claims_nothing():
 def test_a_broken_check_is_an_error_in_a_rehearsal_too():
     assert judge(NEEDY, [], thresholds(), ON_CPU).verdict is Verdict.ERROR
     assert judge(NEEDY, [same(), same(), NO_NVML], thresholds(), ON_CPU).verdict is Verdict.ERROR
+
+
+def test_growth_tells_what_its_blocks_can_show():
+    observation = Growth(name="seen", account=[5] * 20, witness=[1 << 30] * 20, witness_name="NVML", warm_up=4)
+
+    [finding] = judge(ROW, [observation], thresholds(max_growth=1 << 40, alpha=0.001), ON_GPU).findings[:1]
+
+    assert "1024 KiB an operation on the witness" in finding.detectable

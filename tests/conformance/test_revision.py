@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from conformance.revision import PACKAGES, revision, sources_sha256
+from conformance.revision import PACKAGES, revision, sources_name, sources_sha256
 
 
 @pytest.fixture
@@ -109,3 +109,11 @@ def test_what_is_no_source_changes_nothing(project):
     (project / "checks" / "__pycache__" / "code.pyc").write_bytes(b"x")
 
     assert sources_sha256(project) == before
+
+
+def test_what_runs_is_named_by_its_commit_or_else_by_its_sources(repository):
+    assert sources_name(repository) == revision(repository).name
+
+    (repository / PACKAGES[0] / "code.py").write_text("name = 'changed'\n")
+
+    assert sources_name(repository) == f"sources:{sources_sha256(repository)}"

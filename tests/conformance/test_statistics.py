@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from conformance.statistics import PAGE_BYTES, Decision, decide_growth, decide_rate
+from conformance.statistics import PAGE_BYTES, Decision, decide_growth, decide_rate, smallest_visible
 
 LOOKS = (5, 10, 20)
 KIB, MIB = 1024, 1024 * 1024
@@ -186,3 +186,17 @@ def test_r3_does_not_clear_an_engine_whose_memory_shrinks():
 def test_r3_refuses_series_that_are_too_short_or_unlike(account, witness):
     with pytest.raises(ValueError, match="do not make 8 blocks"):
         decide_growth([1] * account, [1] * witness, warm_up=20, max_growth=1)
+
+
+@pytest.mark.parametrize(("operations", "warm_up"), [(120, 20), (20, 4), (44, 12)])
+def test_a_leak_counts_as_visible_exactly_where_every_block_of_pages_rises(operations, warm_up):
+    """On a witness that counts in pages; a leak of half that is seen in every other block at most."""
+    visible = smallest_visible(operations, warm_up)
+
+    def seen(leak):
+        witness = [(1 << 30) + leak * i // PAGE_BYTES * PAGE_BYTES for i in range(operations)]
+        return decide_growth([5] * operations, witness, warm_up=warm_up, max_growth=1 << 40).decision
+
+    assert seen(visible) is Decision.VIOLATES
+    assert seen(visible // 2) is Decision.MEETS
+    assert visible * ((operations - warm_up) // 8) >= PAGE_BYTES > (visible - 1) * ((operations - warm_up) // 8)

@@ -91,8 +91,8 @@ class WaitsForEachCopy(ReferenceEngine):
 
         send = PinnedRing.send
 
-        def send_and_wait(ring, parts):
-            send(ring, parts)
+        def send_and_wait(ring, *arguments):
+            send(ring, *arguments)
             ring.stream.synchronize()
 
         PinnedRing.send = send_and_wait

@@ -44,6 +44,11 @@ RUN_HERE = {
 }
 RUN_IN_PIPELINE = {"nox -s tests", "nox -s lint", "nox -s types"}
 RUN_ELSEWHERE = {
+    "falsify matrix matrix.toml --ray auto": "tests/ray/test_ray_pool.py, by the address of its cluster",
+    "falsify records falsify-matrix": "tests/reports/test_many_records.py",
+    "falsify records falsify-matrix --by engine": "tests/reports/test_many_records.py",
+    "falsify records falsify-matrix --search F-MEM-029": "tests/reports/test_many_records.py",
+    "nox -s ray": "noxfile.py, where the extra may be installed",
     "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
     "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
     "falsify run --engine docs/examples/rust/rust.toml --section parse": (
@@ -70,6 +75,9 @@ RUN_ELSEWHERE = {
     ),
     "falsify severity": "tests/faults, fault by fault; whole, it takes an hour",
     "nox -s severity": "takes an hour; it is `falsify severity`",
+    "nox -s calibrate": "tests/conformance/calibration/test_calibrate_command.py, with a made pool",
+    "falsify calibrate": "tests/conformance/calibration/test_calibrate_command.py, with a made pool",
+    "falsify render RECORD --calibration FILE": "tests/conformance/calibration/test_calibrate_command.py",
     "nox -s mutation": "takes hours; tests/mutation/run.py is what it runs",
     "falsify run": "the trial itself, by `nox -s falsify`",
     "falsify run --engine my-engine.toml": "here with a selection; whole, it asks nothing more",
