@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from conformance.done.gates import DoneLine, Gate, Measurement, judge_gate
@@ -15,13 +15,18 @@ PERCENT = 100.0
 
 
 def measure_all(
-    manifest: LoadedManifest, gates: Iterable[Gate], out: Path, say: Callable[[DoneLine], None]
+    manifest: LoadedManifest,
+    gates: Iterable[Gate],
+    chosen: Collection[str],
+    out: Path,
+    say: Callable[[DoneLine], None],
 ) -> list[DoneLine]:
-    """Every gate in turn; `say` hears of each as it is judged.
+    """Every gate in turn; `say` hears of each as it is judged. What is not chosen is untested for that reason.
 
     Args:
         manifest: the engine's, whose `[done]` tables name the commands.
-        gates: which to measure.
+        gates: all gates.
+        chosen: the keys of those to measure.
         out: an existing directory for what commands leave.
         say: called with each line.
     """
@@ -29,9 +34,14 @@ def measure_all(
     lines = []
     for gate in gates:
         table = manifest.manifest.done.get(gate.key)
-        asked = table is not None and gate.asks(language)
-        lines.append(judge_gate(gate, language, measure(manifest, table, out / gate.key) if asked and table else None))
-        say(lines[-1])
+        found = None
+        if gate.key not in chosen:
+            found = Measurement("", reason="not selected")
+        elif table is not None and gate.asks(language):
+            found = measure(manifest, table, out / gate.key)
+        lines.append(judge_gate(gate, language, found))
+        if gate.key in chosen:
+            say(lines[-1])
     return lines
 
 

@@ -152,6 +152,17 @@ def test_a_tool_that_is_not_installed_leaves_its_gate_untested(tmp_path, monkeyp
     assert "UNTESTED   TDG score: cannot start" in ended.output
 
 
+def test_gates_that_are_not_chosen_are_untested_and_do_not_decide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = f"command = [{sys.executable!r}, '-c', 'print(96)']"
+    path = manifest(tmp_path, f'[done.tdg]\n{command}\nvalue = "(?P<value>.+)"\n')
+    assert run("--engine", str(path), "--gate", "tdg").exit_code == ExitCode.OPEN
+    lines = msgspec.json.decode(Path("falsify-done/done.json").read_bytes(), type=list[DoneLine])
+    assert [line.key for line in lines] == list(GATES)
+    assert {line.reason for line in lines if line.key != "tdg"} == {"not selected"}
+    assert {line.verdict for line in lines if line.key != "tdg"} == {Standing.UNTESTED}
+
+
 def test_a_misspelt_gate_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("--gate", "coverge").exit_code == ExitCode.USAGE
