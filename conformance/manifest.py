@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+import shutil
 import socket
 import sys
 import tomllib
@@ -48,12 +49,11 @@ class PortTaken(Exception):
 
 
 class EngineNotInstalled(Exception):
-    """A module that the engine's driver imports is not installed here; nobody was tried."""
+    """A module or program that the engine needs is not installed here; nobody was tried."""
 
-    def __init__(self, engine: str, module: str, extra: str) -> None:
-        self.engine, self.module, self.extra = engine, module, extra
-        how = f"pip install 'falsify-inference[{extra}]'" if extra else f"install what provides {module}"
-        super().__init__(f"engine {engine!r} is not installed: no module {module!r} in this environment; {how}")
+    def __init__(self, engine: str, lacking: str, how: str) -> None:
+        self.engine, self.lacking, self.how = engine, lacking, how
+        super().__init__(f"engine {engine!r} is not installed: {lacking}; {how}")
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +64,8 @@ class EngineTable(_Table, frozen=True):
     """Who the engine is.
 
     `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16. `formats` are those it loads besides
-    SafeTensors: gguf, apr. `requires` are Python modules that its driver imports, `extra` the extra that brings them.
+    SafeTensors: gguf, apr. `requires` are Python modules that its driver imports, `extra` the extra that brings them;
+    `programs` must be on PATH.
     """
 
     name: str
@@ -75,6 +76,7 @@ class EngineTable(_Table, frozen=True):
     reference: bool = False
     requires: tuple[str, ...] = ()
     extra: str = ""
+    programs: tuple[str, ...] = ()
 
 
 class DriverTable(_Table, frozen=True):
@@ -195,16 +197,22 @@ def _fill(word: str, values: dict[str, str]) -> str:
 
 
 def require_installed(loaded: LoadedManifest) -> None:
-    """See that the modules of an engine are there, without importing them, and that its server's port is free.
+    """See that an engine's modules and programs are there, without importing them, and its server's port is free.
 
     Raises:
-        EngineNotInstalled: a module is not.
+        EngineNotInstalled: a module or program is not.
         PortTaken: something listens on the port.
     """
     table, server = loaded.manifest.engine, loaded.manifest.server
     for module in table.requires:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
-            raise EngineNotInstalled(table.name, module, table.extra)
+            how = (
+                f"pip install 'falsify-inference[{table.extra}]'" if table.extra else f"install what provides {module}"
+            )
+            raise EngineNotInstalled(table.name, f"no module {module!r} in this environment", how)
+    for program in table.programs:
+        if shutil.which(program) is None:
+            raise EngineNotInstalled(table.name, f"no program {program!r} on PATH", f"install what provides {program}")
     if server is not None and server.port and not port_is_free(server.port):
         raise PortTaken(table.name, server.port)
 

@@ -7,6 +7,7 @@ from html import escape
 import msgspec
 
 from conformance.catalogue import Catalogue
+from conformance.gate.decision import Decision
 from conformance.record import Record
 from conformance.verdicts import Verdict
 from reports.summary import Summary, summarise
@@ -35,15 +36,22 @@ class Badge(msgspec.Struct, frozen=True, rename="camel"):
     is_error: bool = False
 
 
-def make_badge(record: Record, catalogue: Catalogue) -> Badge:
-    """What the badge says, and in which colour."""
+def make_badge(record: Record, catalogue: Catalogue, decision: Decision | None = None) -> Badge:
+    """What the badge says, and in which colour; with a gate file's decision it says first what the gate says."""
     summary = summarise(record, catalogue)
-    colour = _COLOUR[summary.verdict]
-    if not summary.trustworthy or summary.failed_rehearsals:
-        colour = _RED
-    elif record.header.rehearsal and colour == _GREEN:
-        colour = _GREY
-    return Badge(LABEL, _message(record, summary), colour, summary.counts, is_error=colour == _RED)
+    colour, message = _colour(record, summary, decision), _message(record, summary)
+    if decision is not None:
+        message = f"gate {'open' if decision.open and summary.trustworthy else 'shut'}, {message}"
+    return Badge(LABEL, message, colour, summary.counts, is_error=colour == _RED)
+
+
+def _colour(record: Record, summary: Summary, decision: Decision | None) -> str:
+    if not summary.trustworthy or (decision is not None and not decision.open):
+        return _RED
+    colour = _RED if summary.failed_rehearsals else _COLOUR[summary.verdict]
+    if colour == _GREEN and record.header.rehearsal:
+        return _GREY
+    return _AMBER if colour == _RED and decision is not None else colour
 
 
 def badge_json(badge: Badge) -> str:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 
-from conformance.record import Record, RowResult
-from conformance.verdicts import Verdict
+import msgspec
 
-COLOURS = {
-    Verdict.CORROBORATED: "#d7f0dc",
-    Verdict.FALSIFIED: "#f8d0d0",
-    Verdict.WARNING: "#fdeec2",
-    Verdict.INCONCLUSIVE: "#e3e0f5",
-    Verdict.UNTESTED: "#f2f2f2",
-    Verdict.ERROR: "#e0b0e0",
-}
-_STYLE = (
-    "body{font:14px system-ui;margin:2em}table{border-collapse:collapse;margin:1em 0}"
-    "th,td{border:1px solid #bbb;padding:4px 8px;text-align:left;vertical-align:top;max-width:22em;"
-    "overflow-wrap:anywhere}tr.differs th{border-left:6px solid #c60}"
-)
+from conformance.catalogue import Catalogue
+from conformance.comparison import unlike
+from conformance.record import Record, RowResult, counts
+from conformance.verdicts import Rehearsed, Verdict
+from reports.scorecard import page_template
+from reports.text import one_line
+
+_MOST_EVIDENCE = 20
+
+
+class Line(msgspec.Struct, frozen=True):
+    """A check with what each engine made of it; None where the engine's record does not have it."""
+
+    id: str
+    test: str
+    cells: list[RowResult | None]
+    differs: bool
+
+
+class Column(msgspec.Struct, frozen=True):
+    """An engine: its record, how its rows came out, and what makes it incomparable with the first column."""
+
+    record: Record
+    counts: dict[str, int]
+    unlike: list[str]
+    trustworthy: bool
 
 
 def survived(record: Record) -> int:
@@ -28,53 +39,46 @@ def survived(record: Record) -> int:
     return sum(row.verdict is Verdict.CORROBORATED for row in record.rows)
 
 
-def disagree(rows: Sequence[RowResult]) -> bool:
-    """Whether engines that were tried on a row came out differently."""
-    tried = {row.verdict for row in rows if row.verdict not in {Verdict.UNTESTED, Verdict.ERROR}}
-    return len(tried) > 1
+def disagree(rows: Sequence[RowResult | None]) -> bool:
+    """Whether engines that were tried on a row came out differently; a rehearsal counts by how it came out."""
+    return len({_came_out(row) for row in rows if row is not None and _tried(row)} - {Verdict.ERROR}) > 1
 
 
-def comparison(records: Sequence[Record]) -> str:
-    """The page: capabilities, then every row that some engine was tried on, with the reason one click away."""
+def comparison(records: Sequence[Record], catalogue: Catalogue) -> str:
+    """The page: the engines, then every row that some engine was tried on, with the reason one click away."""
     ordered = sorted(records, key=lambda record: (-survived(record), record.header.engine.name))
-    heads = "".join(f"<th>{_engine(record)}</th>" for record in ordered)
-    lines = []
-    for row_id in ordered[0].header.rows:
-        cells = [next((row for row in one.rows if row.id == row_id), _absent(row_id)) for one in ordered]
-        if any(_tried(cell) for cell in cells):
-            mark = ' class="differs"' if disagree(cells) else ""
-            lines.append(f"<tr{mark}><th>{escape(row_id)}</th>{''.join(map(_cell, cells))}</tr>")
-    able = "".join(f"<td>{escape(', '.join(one.header.engine.capabilities)) or '—'}</td>" for one in ordered)
-    body = "".join(lines)
-    return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Engines compared</title><style>{_STYLE}</style>"
-        "<h1>Engines compared</h1><p>Most rows survived first. A bar on the left marks rows on which engines that were "
-        "tried differ. UNTESTED is not a pass. Rows on which no engine was tried are left out.</p>"
-        f"<table><tr><th></th>{heads}</tr><tr><th>capabilities</th>{able}</tr>{body}</table></html>\n"
+    tests = {row.id: row.test for row in catalogue.rows}
+    ids = dict.fromkeys([*tests, *(row.id for record in ordered for row in record.rows)])
+    by_record = [{row.id: row for row in record.rows} for record in ordered]
+    lines = [_line(row, tests.get(row, ""), by_record) for row in ids]
+    tried = [line for line in lines if any(cell is not None and _tried(cell) for cell in line.cells)]
+    return page_template("compare.html.jinja").render(
+        columns=[_column(record, ordered[0]) for record in ordered],
+        lines=tried,
+        left_out=len(lines) - len(tried),
+        different=sum(line.differs for line in tried),
+        most_evidence=_MOST_EVIDENCE,
     )
+
+
+def _line(row_id: str, test: str, by_record: Sequence[Mapping[str, RowResult]]) -> Line:
+    cells = [rows.get(row_id) for rows in by_record]
+    return Line(row_id, test, cells, disagree(cells))
+
+
+def _column(record: Record, first: Record) -> Column:
+    different = [
+        one_line(words, 160) for words in unlike(first.header, record.header) if not words.startswith("engine:")
+    ]
+    whole = record.footer is not None and record.footer.ended == "completed"
+    return Column(record, counts(record.rows), different, whole)
 
 
 def _tried(row: RowResult) -> bool:
     return row.verdict is not Verdict.UNTESTED or row.rehearsed is not None
 
 
-def _absent(row_id: str) -> RowResult:
-    return RowResult(row_id, Verdict.UNTESTED, reason="not a row of this record")
-
-
-def _engine(record: Record) -> str:
-    engine, model = record.header.engine, record.header.model
-    kind = "a rehearsal" if record.header.rehearsal else "on a GPU"
-    told = f"{engine.version}, {model.name}, {kind}; {survived(record)} survived"
-    return f"{escape(engine.name)}<br><small>{escape(told)}</small>"
-
-
-def _cell(row: RowResult) -> str:
-    label = escape(row.verdict.value + (f" (rehearsed: {row.rehearsed})" if row.rehearsed else ""))
-    style = f'style="background:{COLOURS[row.verdict]}"'
-    if not row.reason:
-        return f"<td {style}>{label}</td>"
-    evidence = "".join(f"<li>{escape(one.path)} {one.sha256[:12]}</li>" for one in row.evidence)
-    command = f"<p><code>{escape(row.reproduce)}</code></p>" if row.reproduce else ""
-    told = f"{escape(row.reason)}{command}<ul>{evidence}</ul>"
-    return f"<td {style}><details><summary>{label}</summary>{told}</details></td>"
+def _came_out(row: RowResult) -> Verdict:
+    if row.rehearsed is not None:
+        return Verdict.FALSIFIED if row.rehearsed is Rehearsed.FAILED else Verdict.CORROBORATED
+    return row.verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
 from itertools import islice, zip_longest
@@ -25,13 +26,14 @@ from conformance.observations import (
 )
 from conformance.record import Finding, RowResult
 from conformance.verdicts import Rehearsed, Verdict
-from reports.text import clip, file_size, number, one_line, plural
+from reports.text import clip, file_size, number, one_line, plural, rate
 
 MAX_DIFFERENCES = 12
 _ABSENT = "absent"
 _CONTEXT = 24
 _DEEPEST = 30
 _LONG = 10_000
+LINK_RATES = ("pinned", "pageable")
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -144,14 +146,16 @@ def _(observation: Equal) -> Explanation:
 
 @explain.register
 def _(observation: Measured) -> Explanation:
-    return Explanation(observed=f"{number(observation.value)} {observation.unit}")
+    return Explanation(observed=amount(observation.value, observation.unit))
 
 
 @explain.register
 def _(observation: Sample) -> Explanation:
     values, unit = observation.values, observation.unit
-    span = f"{number(min(values))} to {number(max(values))} {unit}" if values else "no values"
-    context = tuple((name.replace("_", " "), number(value)) for name, value in observation.context.items())
+    span = f"{amount(min(values), unit)} to {amount(max(values), unit)}" if values else "no values"
+    context = tuple(
+        (name.replace("_", " "), _context(name, value, unit)) for name, value in observation.context.items()
+    )
     return Explanation(observed=f"{span} in {plural(len(values), 'fresh process', 'fresh processes')}", facts=context)
 
 
@@ -301,6 +305,20 @@ def ids_around(ids: Sequence[int], step: int, shown: int = 12) -> str:
 def json_text(value: Any, limit: int = 600) -> str:
     """A JSON value as text: strings quoted, at most `limit` characters."""
     return clip(msgspec.json.encode(value).decode(), limit)
+
+
+def amount(value: float, unit: str) -> str:
+    """A number with its unit; bytes and bytes per second in a unit that fits."""
+    if unit in {"B", "B/s"} and math.isfinite(value):
+        return rate(value) if unit == "B/s" else file_size(round(value))
+    return f"{number(value)} {unit}".rstrip()
+
+
+def _context(name: str, value: float, unit: str) -> str:
+    """A number beside a sample, in the unit that its name ends with, or that of the sample's own link rates."""
+    if name.endswith("bytes_per_s") or (name in LINK_RATES and unit == "B/s"):
+        return amount(value, "B/s")
+    return amount(value, "B") if "bytes" in name else number(value)
 
 
 def _rise(series: Sequence[int], warm_up: int) -> str:

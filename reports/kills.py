@@ -108,16 +108,16 @@ def _proven(severity: Severity, ids: Sequence[str]) -> Markup:
     proven = {kill.row for kill in proofs} & set(ids)
     on_cpu = proven - {kill.row for kill in proofs if not kill.rehearsed}
     seen = sum(planted.specific for planted in severity.faults)
-    told = Markup("<p><b>{} of {} checks proven able to fail</b>{}: {} of {} seen for what they are.</p>").format(
+    told = Markup("<p><b>{} of {} checks proven able to fail</b>{}. Of {}, {} seen for what they are.</p>").format(
         len(proven),
         len(ids),
         f", {len(on_cpu)} of them only in rehearsal on the CPU" if on_cpu else "",
-        seen,
         plural(len(severity.faults), "planted fault"),
+        plural(seen, "was", "were"),
     )
     without = [row for row in ids if row not in proven]
     if without:
-        told += Markup("<details><summary>{} without a fault that it was seen to fail of</summary><p>{}</p></details>"
+        told += Markup("<details><summary>{} not seen to fail of any fault</summary><p>{}</p></details>"
                        ).format(plural(len(without), "check"), Markup(", ").join(map(row_link, without)))  # fmt: skip
     return told
 
@@ -139,8 +139,12 @@ def _unseen(severity: Severity) -> list[Markup]:
         Markup("<li><b>{}</b>: {}</li>").format(one_line(p.fault, 60), one_line("; ".join(p.reasons), 320))
         for p in unseen
     )
-    named = Markup("<details><summary>{} not seen for what it is, and why</summary><ul>{}</ul></details>")
-    return [named.format(plural(len(unseen), "fault"), items)] if unseen else []
+    named = Markup("<details><summary>{}, and why</summary><ul>{}</ul></details>")
+    return (
+        [named.format(plural(len(unseen), "fault that proves nothing", "faults that prove nothing"), items)]
+        if unseen
+        else []
+    )
 
 
 def _matrix(severity: Severity, ids: Sequence[str]) -> Markup:

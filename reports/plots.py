@@ -10,16 +10,15 @@ from itertools import groupby, zip_longest
 from conformance.observations import Growth, LogitsDistance, Measured, Observed, Sample, Tokens
 from conformance.record import Finding
 from conformance.verdicts import Verdict
-from reports.explain import first_difference
+from reports.explain import LINK_RATES, amount, first_difference
 from reports.scaling import scaling
 from reports.svg import Scale, document, dot, label, line, path, rect, ticks
-from reports.text import file_size, number
+from reports.text import file_size, number, rate, readable_amounts
 
 WIDTH = 640.0
 _LEFT, _RIGHT = 8.0, WIDTH - 8.0
 _STATED_LIMIT = re.compile(r"^(<=|>=|<|>) ([-+0-9.e]+)")
 _MAX_POINTS = 600
-_LINK_RATES = ("pinned", "pageable")
 _PITCH, _GAP, _CELLS_A_LINE, _MAX_CELLS = 9.75, 0.75, 64, 512
 
 
@@ -131,7 +130,7 @@ def _limit_line(x: Scale, relation: str, limit: float | None, floor: float, unit
     return [
         rect(begin, 14, end - begin, floor - 14, "forbidden"),
         line(x(limit), 4, x(limit), floor, "limit"),
-        label(x(limit) + offset, 11, f"limit {relation} {number(limit)} {unit}", anchor, "limit-label"),
+        label(x(limit) + offset, 11, f"limit {relation} {amount(limit, unit)}", anchor, "limit-label"),
     ]
 
 
@@ -139,14 +138,14 @@ def _references(observation: Sample) -> list[tuple[str, float]]:
     """Rates of the link that the check measured itself in the same run, in the sample's own unit."""
     if observation.unit != "B/s":
         return []
-    return [(n, v) for n, v in observation.context.items() if n in _LINK_RATES and math.isfinite(v) and v > 0]
+    return [(n, v) for n, v in observation.context.items() if n in LINK_RATES and math.isfinite(v) and v > 0]
 
 
 def _reference_lines(x: Scale, references: list[tuple[str, float]], floor: float) -> list[str]:
     body = []
     for place, (name, value) in enumerate(references):
         right = x(value) > WIDTH / 2
-        words = f"link, {name}: {number(value / 1e9)} GB/s"
+        words = f"our own copies, {name}: {rate(value)}"
         height = floor - 6 - 13 * place
         body += [line(x(value), 14, x(value), floor, "reference")]
         body += [label(x(value) + (-5 if right else 5), height, words, "end" if right else "start", "quiet")]
@@ -160,18 +159,21 @@ def _interval_bar(x: Scale, interval: tuple[float, float], y: float) -> list[str
 
 
 def _axis(x: Scale, y: float, unit: str) -> list[str]:
+    size, unit = (1e9, "GB/s") if unit == "B/s" else (1.0, unit)
     body = [line(_LEFT, y, _RIGHT, y, "axis")]
     for value in ticks(x.low, x.high):
-        body += [line(x(value), y, x(value), y + 4, "axis"), label(x(value), y + 15, number(value), "middle", "quiet")]
+        told = number(value / size)
+        body += [line(x(value), y, x(value), y + 4, "axis"), label(x(value), y + 15, told, "middle", "quiet")]
     return [*body, label(_RIGHT, y + 27, unit, "end", "quiet")]
 
 
 def _sample_title(observation: Sample, finding: Finding | None) -> str:
     values = observation.values
-    text = f"{len(values)} runs between {number(min(values))} and {number(max(values))} {observation.unit}"
+    unit = observation.unit
+    text = f"{len(values)} runs between {amount(min(values), unit)} and {amount(max(values), unit)}"
     if finding and finding.interval:
-        text += f", interval {number(finding.interval[0])} to {number(finding.interval[1])}"
-    return f"{text}, limit {finding.limit}." if finding and finding.limit else f"{text}."
+        text += f", interval {amount(finding.interval[0], unit)} to {amount(finding.interval[1], unit)}"
+    return f"{text}, limit {readable_amounts(finding.limit)}." if finding and finding.limit else f"{text}."
 
 
 def _changes(series: list[int], start: int) -> list[int]:

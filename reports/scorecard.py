@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from conformance.catalogue import Catalogue
 from conformance.comparison import unlike
 from conformance.gate.decision import Decision
 from conformance.machine import flattened, machine_hash
+from conformance.observations import Measured, Observed, Sample
 from conformance.record import Record, RowResult, counts
 from conformance.verdicts import MEANING, Verdict
 from reports import text
 from reports.embedded import embedded, record_bytes
-from reports.explain import brief, decisive, explain, points
+from reports.explain import Point, amount, brief, decisive, explain, points
 from reports.extra import Extra
 from reports.gate import paragraph
 from reports.hexdump import Exhibit, hexdump
@@ -35,6 +36,7 @@ from reports.summary import GLYPH, READING_ORDER, Entry, Summary, reasons, summa
 TEMPLATES = Path(__file__).with_name("templates")
 MAX_PAGE_BYTES = 1_000_000
 _LONGEST_VALUE = 500
+_FOLDED_FROM = 3
 _ASKED_FIRST = ("gpu", "driver", "cuda", "cpu", "system", "python", "torch")
 _SPEAKING = {"gpu", "cpu", "system"}
 
@@ -85,6 +87,7 @@ def render_scorecard(
     extras: Sequence[Extra] = (),
     raw: bytes = b"",
     killers: Mapping[str, Sequence[str]] | None = None,
+    thresholds_sha256: str = "",
     decision: Decision | None = None,
     history: Sequence[Record] = (),
     calibrated: Mapping[str, Sequence[str]] | None = None,
@@ -97,6 +100,7 @@ def render_scorecard(
         exhibits: contents of evidence files by their path in the record; shown as hex and offered for download.
         extras: sections to place after the rows, in order.
         raw: the record's file as it is, where there is one; it lies inside the page, and the page names its hash.
+        thresholds_sha256: hash of this harness's thresholds; a record that was judged by others is marked.
         killers: the planted faults that each check was seen to fail of, by row.
         decision: what a gate file made of the record; without one the page tells the trial's own exit code.
         history: earlier records, oldest first, for the dots of each row.
@@ -112,6 +116,8 @@ def render_scorecard(
         "embedded": embedded(whole),
         "nbytes": len(whole),
         "killers": killers or {},
+        "other_thresholds": thresholds_sha256 not in {"", record.header.thresholds_sha256},
+        "other_catalogue": catalogue.sha256 != record.header.catalogue_sha256,
         "exhibits": exhibits or {},
         "extras": extras,
         "decision": decision,
@@ -120,7 +126,7 @@ def render_scorecard(
         "calibrated": calibrated or {},
         "trials": [_trial(earlier, record) for earlier in history[-MAX_DOTS:]],
     }
-    template = _environment().get_template("scorecard.html.jinja")
+    template = page_template("scorecard.html.jinja")
     for detail in _DETAILS:
         page = template.render(given, detail=detail)
         if len(page.encode()) <= MAX_PAGE_BYTES:
@@ -176,6 +182,11 @@ def _groups(summary: Summary) -> list[Group]:
     return groups
 
 
+def page_template(name: str) -> Template:
+    """A template of a page, with what every page of ours may use; whatever it prints is escaped and visible."""
+    return _environment().get_template(name)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -198,11 +209,14 @@ def _environment() -> Environment:
         "glyph": glyph,
         "glyph_words": "r and R are rows rehearsed on the CPU, survived and failed",
         "hexdump": hexdump,
+        "in_unit": _in_unit,
         "reasons": reasons,
         "download": _download,
         "readable": _readable,
         "picture": _picture,
         "value_line": _value_line,
+        "point_line": _point_line,
+        "folded": _folded,
         "style": Markup(TEMPLATES.joinpath("scorecard.css").read_text(encoding="utf-8")),  # noqa: S704 our own file
         "script": Markup(TEMPLATES.joinpath("scorecard.js").read_text(encoding="utf-8")),  # noqa: S704 our own file
     }
@@ -211,7 +225,9 @@ def _environment() -> Environment:
         "code": code,
         "duration": text.duration,
         "file_size": text.file_size,
+        "moment": text.moment,
         "number": text.number,
+        "readable_amounts": text.readable_amounts,
         "one_line": text.one_line,
         "plural": text.plural,
     }
@@ -253,6 +269,10 @@ def _named(table: Sequence[tuple[str, str]], key: str) -> str:
     return next(best, holding[0][1] if holding else "")
 
 
+def _in_unit(value: float, observation: Observed | None) -> str:
+    return amount(value, observation.unit if isinstance(observation, Sample | Measured) else "")
+
+
 def _picture(point: Any, entry: Entry, detail: Detail) -> Markup:
     """The plot of a point; svg.py escapes every text that it prints."""
     if point.observation is None or (entry.result.verdict is Verdict.CORROBORATED and not detail.passed):
@@ -275,10 +295,22 @@ def _readable(media_type: str, exhibit: Exhibit) -> str:
 def _value_line(entry: Entry) -> str:
     """What a closed row shows beside its name: the reason, or the decisive observation."""
     if entry.result.reason:
-        return text.one_line(entry.result.reason, 160)
+        return text.one_line(text.readable_amounts(entry.result.reason), 160)
     point = decisive(entry.result)
     if point is None:
         return ""
     if point.finding and point.finding.detail:
-        return text.one_line(point.finding.detail, 160)
+        return text.one_line(text.readable_amounts(point.finding.detail), 160)
     return brief(point.observation, 160) if point.observation else ""
+
+
+def _point_line(point: Point) -> str:
+    """What a closed observation shows beside its name."""
+    words = point.finding.detail if point.finding else ""
+    return text.one_line(text.readable_amounts(words), 160) or (brief(point.observation) if point.observation else "")
+
+
+def _folded(point: Point, entry: Entry) -> bool:
+    """Whether an observation is closed at first: one that agrees, among many."""
+    agrees = point.finding is not None and point.verdict is Verdict.CORROBORATED
+    return agrees and len(entry.result.findings) > _FOLDED_FROM

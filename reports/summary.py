@@ -89,6 +89,14 @@ class Summary(msgspec.Struct, frozen=True):
         return not any(problem.grave for problem in self.problems)
 
     @property
+    def blockers(self) -> list[Entry]:
+        """The rows that shut the gate by themselves, or, where none failed, those that left it undecided."""
+        failed = self.having(Verdict.FALSIFIED) + self.having(Verdict.ERROR) + self.failed_rehearsals
+        if failed or self.gate_open:
+            return failed
+        return self.having(Verdict.INCONCLUSIVE) + [e for e in self.having(Verdict.UNTESTED) if not e.result.rehearsed]
+
+    @property
     def failed_rehearsals(self) -> list[Entry]:
         """The rows whose CPU path failed."""
         return [entry for entry in self.entries if entry.rehearsal_failed]

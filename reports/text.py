@@ -6,6 +6,7 @@ overrides, zero-width characters, lone surrogates) is spelled out as an escape, 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 ELLIPSIS = "…"
@@ -17,6 +18,9 @@ _MILLISECOND = 1e-3
 _BINARY_STEP = 1024
 _LAST_BYTE = 0xFF
 _LAST_OF_PLANE = 0xFFFF
+_AMOUNT = re.compile(r"(?<![\w.])(\d{1,20}(?:\.\d+)?(?:e[+-]?\d{1,2})?) (B/s|bytes|B)(?![\w/])")
+_RATE_UNITS = ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"))
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)")
 
 
 def visible(text: str) -> str:
@@ -66,6 +70,28 @@ def file_size(nbytes: int) -> str:
     while abs(size) >= _BINARY_STEP and unit < len(_BYTE_UNITS) - 1:
         size, unit = size / _BINARY_STEP, unit + 1
     return f"{nbytes:,} B" if unit == 0 else f"{size:.1f} {_BYTE_UNITS[unit]}"
+
+
+def rate(bytes_per_second: float) -> str:
+    """Bytes per second in decimal units, as links are sold: `54.7 GB/s`."""
+    for size, unit in _RATE_UNITS:
+        if abs(bytes_per_second) >= size:
+            return f"{bytes_per_second / size:.4g} {unit}"
+    return f"{bytes_per_second:.4g} B/s"
+
+
+def readable_amounts(words: str) -> str:
+    """The words with every amount of bytes, or of bytes per second, in a unit that fits it."""
+    return _AMOUNT.sub(lambda found: _amount(float(found[1]), found[2]), words)
+
+
+def _amount(value: float, unit: str) -> str:
+    return rate(value) if unit == "B/s" else file_size(round(value))
+
+
+def moment(stamp: str) -> str:
+    """`2026-11-24T20:15:31+00:00` as `2026-11-24 20:15:31 UTC`; anything else as it is."""
+    return _MOMENT.sub(r"\1 \2 UTC", stamp)
 
 
 def duration(seconds: float) -> str:

@@ -15,6 +15,7 @@ from conformance.corpus.safetensors.keep import Kept
 from conformance.done.gates import DoneLine
 from conformance.gate.decision import Decision
 from conformance.record import RECORD_FILE, Evidence, Record
+from conformance.thresholds import load_thresholds
 from reports.badge import badge_json, badge_svg, make_badge
 from reports.calibration import calibration_section, sentences
 from reports.difference import comparison_section
@@ -50,7 +51,7 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
         OSError: the directory cannot be written.
     """
     catalogue, attached = load_catalogue(), attachments or Attachments()
-    badge = make_badge(record, catalogue)
+    badge = make_badge(record, catalogue, attached.decision)
     source = attached.source or directory / RECORD_FILE
     scorecard = render_scorecard(
         record,
@@ -58,6 +59,7 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
         exhibits=exhibits(record, source.parent),
         extras=_extras(attached, catalogue),
         raw=source.read_bytes() if source.is_file() else b"",
+        thresholds_sha256=load_thresholds().sha256,
         killers=attached.severity.killers() if attached.severity else None,
         decision=attached.decision,
         history=attached.history,
@@ -65,7 +67,7 @@ def write_reports(record: Record, directory: Path, attachments: Attachments | No
     )
     pages = {
         SCORECARD: scorecard,
-        "junit.xml": render_junit(record, catalogue),
+        "junit.xml": render_junit(record, catalogue, attached.decision),
         "summary.md": render_markdown(record, catalogue, attached.decision),
         "badge.json": badge_json(badge),
         "badge.svg": badge_svg(badge),

@@ -33,6 +33,7 @@ from conformance.manifest import LoadedManifest
 from conformance.observations import Growth
 from conformance.probes.nvml import memory_in_use, process_memory, session
 from conformance.protocol.client import Engine
+from conformance.protocol.failures import DriverFailure, EngineRefused
 from conformance.protocol.messages import Drop, Handle, ModelLoad, ModelLoaded, Stage, TensorData, UploadStaged
 from conformance.thresholds import load_thresholds
 from conformance.trial.launching import launch_of
@@ -45,8 +46,10 @@ GROWTH_ROWS = ("F-CUDA-020", "F-MEM-032", "F-PERF-087")
 UNACCOUNTED_ROWS = ("F-CUDA-020",)
 """Rows whose operation leaves no device open on which the engine could be asked for its account."""
 BATCH = 10
-_TOKENS, _PROMPT = 8, 32
+MOST_LOST = 3
+_TOKENS, _PROMPT = 2, 32
 _UPLOADED = 16 * 1024 * 1024
+_STAGED_ON_HOST = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ class Bench:
     seed: int
     say: Callable[[str], None]
     lock: threading.Lock = field(default_factory=threading.Lock)
+    lost: list[str] = field(default_factory=list)
 
     def time_left(self) -> bool:
         """Whether something more may begin."""
@@ -82,6 +86,18 @@ class Bench:
         """Append a line to the pool."""
         with self.lock:
             self.pool.append(line)
+
+    @contextmanager
+    def losing(self) -> Iterator[None]:
+        """A process that dies or refuses is said to be lost, and its value with it; too many end the session."""
+        try:
+            yield
+        except (EngineRefused, DriverFailure) as failure:
+            with self.lock:
+                self.lost.append(str(failure))
+            self.say(f"a process was lost: {failure}")
+            if len(self.lost) > MOST_LOST:
+                raise
 
     def prompt(self, length: int) -> list[int]:
         """Seeded ids that the checkpoint has."""
@@ -128,7 +144,7 @@ def collect_timed(bench: Bench, wanted: int) -> None:
     if missing <= 0 or not bench.time_left():
         return
     with subjects(bench, 1, "F-PERF-081") as [cold]:
-        source = source_of(cold.stand, STAGED_BYTES)
+        source = source_of(cold.stand, STAGED_BYTES if bench.plan.gpu else _STAGED_ON_HOST)
         _loaded_once(bench, cold)
     done = 0
     while done < missing and bench.time_left():
@@ -137,10 +153,11 @@ def collect_timed(bench: Bench, wanted: int) -> None:
                 if not bench.time_left():
                     return
                 order = random.Random(f"{bench.seed}/timed/{there + done}")  # noqa: S311  reproducible order
-                bench.keep(Timed(timed_values(bench, subject, source, order)))
+                with bench.losing():
+                    bench.keep(Timed(timed_values(bench, subject, source, order)))
+                    done += 1
+                    bench.say(f"timed {done} of {missing}")
                 subject.engine.close()
-                done += 1
-                bench.say(f"timed {done} of {missing}")
 
 
 def timed_values(bench: Bench, subject: Subject, source: TensorData, order: random.Random) -> dict[str, list[float]]:
@@ -243,7 +260,7 @@ def _grow(bench: Bench, turn: int) -> None:
     if not bench.time_left():
         return
     order = random.Random(f"{bench.seed}/grown/{turn}")  # noqa: S311  reproducible order
-    with subjects(bench, 1, GROWTH_ROWS[-1]) as [subject]:
+    with bench.losing(), subjects(bench, 1, GROWTH_ROWS[-1]) as [subject]:
         for row, series in _SERIES.items():
             for leak, accounted, seen in series(subject, order):
                 bench.keep(_line(row, leak, accounted, seen))

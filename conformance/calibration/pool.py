@@ -163,6 +163,7 @@ def read_pool(paths: Iterable[Path]) -> Pool:
                 timed.append(line)
             else:
                 series.append(line)
+        _require_one_length(path, series)
     return Pool(tuple(sessions), tuple(timed), tuple(series))
 
 
@@ -211,6 +212,14 @@ def _wrong_timed(line: Timed, session: Session) -> str:
         if not all(math.isfinite(value) and value > 0 for value in values):
             return f"{name} has a value that is no time or rate"
     return ""
+
+
+def _require_one_length(path: Path, series: Sequence[Grown]) -> None:
+    shapes: dict[str, tuple[int, int]] = {}
+    for each in series:
+        shape = (len(each.witness_steps) + 1, each.warm_up)
+        if shapes.setdefault(each.row, shape) != shape:
+            raise BrokenPool(path, f"{each.row} has series of {shape} and {shapes[each.row]} operations and warm-up")
 
 
 def _require_same(path: Path, first: Session, line: Session) -> None:

@@ -24,6 +24,7 @@ MEANING: dict[str, dict[str, str]] = {
         "precision": "How F32 is multiplied: `ieee_f32`, `tf32` or `bf16`.",
         "requires": "Python modules that its driver imports; a trial without them ends with exit code 2.",
         "extra": "The extra of this project that brings them.",
+        "programs": "Programs that must be on PATH; a trial without them ends with exit code 2.",
         "reference": "Hardening is mandatory for it instead of a WARNING. Leave it out.",
     },
     "driver": {

@@ -4,7 +4,7 @@
   const groups = [...document.querySelectorAll("section.group")];
   const tools = document.getElementById("tools");
   const none = document.getElementById("none");
-  const state = { v: new Set(), s: "", q: "" };
+  const state = { v: new Set(), s: "", e: "", q: "" };
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const make = (tag, properties, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
@@ -25,22 +25,27 @@
   const select = make("select", { ariaLabel: "Section" }, make("option", { value: "" }, "All sections"));
   for (const strip of document.querySelectorAll(".strip-row"))
     select.append(make("option", { value: strip.dataset.section }, strip.querySelector(".title").textContent));
+  const severity = make("select", { ariaLabel: "Severity" }, make("option", { value: "" }, "All severities"));
+  for (const name of new Set(rows.map((row) => row.dataset.severity)))
+    severity.append(make("option", { value: name }, name === "FAIL" ? "A failure fails" : "A failure warns"));
   const search = make("input", { type: "search", placeholder: "Search the rows ( / )", ariaLabel: "Search the rows" });
   const expand = make("button", { type: "button" }, "Expand all");
   const count = make("output", { ariaLive: "polite" });
-  tools.append(...chips.map(([, button]) => button), select, search, expand, count);
+  tools.append(...chips.map(([, button]) => button), select, severity, search, expand, count);
   tools.hidden = false;
 
   const shown = () => rows.filter((row) => !row.hidden);
   const apply = () => {
     const words = state.q.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) {
-      const fits = (!state.v.size || state.v.has(row.dataset.verdict)) && (!state.s || state.s === row.dataset.section);
+      const fits = (!state.v.size || state.v.has(row.dataset.verdict)) && (!state.s || state.s === row.dataset.section)
+        && (!state.e || state.e === row.dataset.severity);
       row.hidden = !(fits && words.every((word) => texts.get(row).includes(word)));
     }
     for (const group of groups) group.hidden = !group.querySelector("details.row:not([hidden])");
     for (const [verdict, button] of chips) button.setAttribute("aria-pressed", String(state.v.has(verdict)));
     select.value = state.s;
+    severity.value = state.e;
     if (search.value !== state.q) search.value = state.q;
     const number = shown().length;
     count.textContent = number === rows.length ? `${number} rows` : `${number} of ${rows.length} rows`;
@@ -50,6 +55,7 @@
     const fragment = new URLSearchParams();
     if (state.v.size) fragment.set("v", [...state.v].join(","));
     if (state.s) fragment.set("s", state.s);
+    if (state.e) fragment.set("e", state.e);
     if (state.q) fragment.set("q", state.q);
     try { history.replaceState(null, "", "#" + fragment); } catch { /* some viewers forbid it */ }
     apply();
@@ -59,19 +65,22 @@
     try { fragment = decodeURIComponent(fragment); } catch { /* not one of ours */ }
     const row = rows.find((candidate) => candidate.id === fragment);
     if (row) {
-      if (row.hidden) { state.v.clear(); state.s = state.q = ""; apply(); }
+      if (row.hidden) { state.v.clear(); state.s = state.e = state.q = ""; apply(); }
       row.open = true;
       row.scrollIntoView();
       row.querySelector("summary").focus({ preventScroll: true });
       return;
     }
     const wanted = new URLSearchParams(location.hash.slice(1));
-    if (location.hash.length > 1 && !["v", "s", "q"].some((key) => wanted.has(key))) return;
+    if (location.hash.length > 1 && !["v", "s", "e", "q"].some((key) => wanted.has(key))) return;
     state.v = new Set((wanted.get("v") || "").split(",").filter((verdict) => verdicts.includes(verdict)));
-    state.s = [...select.options].some((option) => option.value === wanted.get("s")) ? wanted.get("s") : "";
+    const known = (list, key) => ([...list.options].some((option) => option.value === wanted.get(key)) ? wanted.get(key) : "");
+    state.s = known(select, "s");
+    state.e = known(severity, "e");
     state.q = wanted.get("q") || "";
     apply();
   };
+  severity.addEventListener("change", () => { state.e = severity.value; changed(); });
   select.addEventListener("change", () => { state.s = select.value; changed(); });
   search.addEventListener("input", () => { state.q = search.value; changed(); });
   expand.addEventListener("click", () => {

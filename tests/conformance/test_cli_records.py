@@ -21,7 +21,7 @@ def falsify(tmp_path, monkeypatch):
     """The command line in the small world, and records by name in a directory."""
     for module in ("conformance.catalogue", "conformance.gate.applied", "reports.written"):
         monkeypatch.setattr(f"{module}.load_catalogue", world.catalogue)
-    for module in ("conformance.thresholds", "conformance.gate.applied"):
+    for module in ("conformance.thresholds", "conformance.gate.applied", "reports.written"):
         monkeypatch.setattr(f"{module}.load_thresholds", lambda path=None: world.thresholds())
     monkeypatch.chdir(tmp_path)
     records = {

@@ -72,3 +72,15 @@ def test_replay_ends_with_the_codes_of_the_contract(tmp_path):
     assert run_cli("replay", tmp_path / "nothing").exit_code == 2
     (tmp_path / "empty").mkdir()
     assert run_cli("replay", tmp_path / "empty").exit_code == 2
+
+
+def test_an_engine_that_does_not_start_fixes_nothing_and_fails_nothing(tmp_path):
+    path = kept_by(NoHoles(), "offsets.hole", tmp_path)
+    manifest = tmp_path / "dead.toml"
+    manifest.write_text('[engine]\nname = "dead"\n[driver]\ncommand = ["false"]\n')
+
+    done = run_cli("replay", path.parent, "--engine", manifest)
+
+    assert done.exit_code == 4
+    assert done.output.startswith("ERROR ")
+    assert "did not start" in done.output

@@ -50,6 +50,7 @@ RUN_ELSEWHERE = {
     "falsify records falsify-matrix --search F-MEM-029": "tests/reports/test_many_records.py",
     "nox -s ray": "noxfile.py, where the extra may be installed",
     "falsify compare one/record.jsonl other": "tests/reports/test_compare.py",
+    "falsify compare one two --malformations page.html": "tests/reports/test_malformations.py",
     "falsify corpus export DIR": "tests/corpus/test_corpus_keep.py",
     "falsify run --engine docs/examples/rust/rust.toml --section parse": (
         "tests/conformance/engines/test_rust_example.py runs rows of it"
@@ -407,10 +408,10 @@ def test_falsify_run_of_one_row_leaves_a_record_that_the_shown_code_reads(tmp_pa
 
 @pytest.mark.slow
 def test_the_generating_commands_mend_what_is_stale(tmp_path):
-    for name in ("checks", "conformance", "docs", "reports"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.npz"))
-    for name in ("README.md", "CONTRIBUTING.md"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
+    for name in filter(None, output("git", "ls-files", "-z").split("\0")):
+        if (ROOT / name).is_file() and not name.endswith((".npz", ".safetensors")):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tmp_path / name)
     (tmp_path / "docs" / "checks.md").unlink()
     (tmp_path / "README.md").write_text(README.read_text().replace("It is not a pass.", "It is a pass."))
     (tmp_path / "docs" / "schemas" / "record.json").write_text("{}")
@@ -421,6 +422,10 @@ def test_the_generating_commands_mend_what_is_stale(tmp_path):
     assert told.split() == ["README.md", "docs/checks.md"]
     for name in ("README.md", "docs/checks.md", "docs/schemas/record.json", "docs/schemas/protocol.json"):
         assert (tmp_path / name).read_text() == (ROOT / name).read_text()
+
+
+def output(*command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def python(*words, cwd, path):

@@ -145,7 +145,7 @@ def test_the_link_is_drawn_beside_the_rates_that_crossed_it():
     rates = Sample(name="bandwidth", values=[50e9, 52e9], unit="B/s", context={"pinned": 54.8e9, "other": 1.0})
     svg = plot(rates, None)
 
-    assert "link, pinned: 54.8 GB/s" in svg
+    assert "our own copies, pinned: 54.8 GB/s" in svg
     assert svg.count('class="reference"') == 1
 
 

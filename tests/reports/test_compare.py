@@ -6,12 +6,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from conformance.catalogue import load_catalogue
 from conformance.cli import app
-from conformance.record import read_record
+from conformance.record import Record, read_record
 from conformance.verdicts import ExitCode, Verdict
 from reports.compare import comparison, disagree, survived
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "engines"
+CATALOGUE = load_catalogue()
 PATHS = sorted(RESULTS.glob("*/record.jsonl"))
 
 
@@ -21,19 +23,19 @@ def records():
 
 
 def test_the_engine_that_survives_most_comes_first(records):
-    page = comparison(records)
+    page = comparison(records, CATALOGUE)
     best, worst = max(records, key=survived), min(records, key=survived)
 
-    assert page.index(f"<th>{best.header.engine.name}<") < page.index(f"<th>{worst.header.engine.name}<")
+    assert page.index(f"<bdi>{best.header.engine.name}<") < page.index(f"<bdi>{worst.header.engine.name}<")
 
 
 def test_every_tried_row_has_a_cell_for_every_engine(records):
-    page = comparison(records)
-    line = next(line for line in page.split("<tr") if "<th>F-PARSE-041</th>" in line)
+    page = comparison(records, CATALOGUE)
+    line = next(line for line in page.split("<tr") if 'id="F-PARSE-041"' in line)
 
     assert line.count("<td") == len(records)
     assert 'class="differs"' in line
-    assert "<th>F-CUDA-011</th>" not in page
+    assert 'id="F-CUDA-011"' not in page
 
 
 def test_engines_that_were_not_tried_do_not_disagree(records):
@@ -45,9 +47,30 @@ def test_engines_that_were_not_tried_do_not_disagree(records):
 
 def test_what_an_engine_says_is_text(records):
     record = records[0]
-    rows = [msgspec.structs.replace(row, reason="<script>alert(1)</script>") for row in record.rows]
+    hostile = "<script>alert(1)</script>\u202e"
+    rows = [msgspec.structs.replace(row, reason=hostile, reproduce=hostile) for row in record.rows]
 
-    assert "<script>" not in comparison([msgspec.structs.replace(record, rows=rows)])
+    page = comparison([msgspec.structs.replace(record, rows=rows)], CATALOGUE)
+
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202e" in page
+
+
+def test_what_makes_engines_incomparable_is_said_and_a_cut_record_is_marked(records):
+    header = msgspec.structs.replace(records[0].header, trial_id="x", thresholds_sha256="0" * 64)
+    other = Record(header, records[0].rows, None)
+
+    page = comparison([records[0], other], CATALOGUE)
+
+    assert f"thresholds: {records[0].header.thresholds_sha256[:12]} and {'0' * 12}" in page
+    assert page.count("incomplete record") == 1
+
+
+def test_a_row_that_a_record_does_not_have_is_no_verdict(records):
+    shorter = Record(records[1].header, records[1].rows[:5], records[1].footer)
+
+    assert "not in its record" in comparison([records[0], shorter], CATALOGUE)
 
 
 def test_the_command_writes_one_page(tmp_path):
@@ -55,7 +78,7 @@ def test_the_command_writes_one_page(tmp_path):
     done = CliRunner().invoke(app, ["compare", *map(str, PATHS[:2]), "--out", str(out)])
 
     assert done.exit_code == ExitCode.OPEN
-    assert "Engines compared" in out.read_text()
+    assert "2 engines side by side" in out.read_text()
 
 
 def test_a_record_that_is_none_is_a_usage_error(tmp_path):

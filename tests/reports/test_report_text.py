@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.text import clip, duration, file_size, listed, number, one_line, plural, visible
+from reports.text import clip, duration, file_size, listed, moment, number, one_line, plural, readable_amounts, visible
 
 ANY_TEXT = st.text(st.characters(codec=None, categories=None))
 
@@ -96,3 +96,25 @@ def test_words():
     assert listed([]) == ""
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(list("abcdefgh"), 2) == "a, b and 6 more"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("5.47e+10 B/s over 5 runs", "54.7 GB/s over 5 runs"),
+        ("> 5e+09 B/s", "> 5 GB/s"),
+        ("at most 67108864 bytes", "at most 64.0 MiB"),
+        ("13.8 prefill of n", "13.8 prefill of n"),
+        ("12 B/s; 3 bytes", "12 B/s; 3 B"),
+        ("a1e9 B/s 5 B/step 5 BF16", "a1e9 B/s 5 B/step 5 BF16"),
+        ("9" * 400 + " bytes", "9" * 400 + " bytes"),
+    ],
+)
+def test_amounts_are_told_in_a_unit_that_fits(words, told):
+    assert readable_amounts(words) == told
+
+
+def test_a_moment_is_told_in_words_of_the_clock():
+    assert moment("2026-11-24T20:15:31+00:00") == "2026-11-24 20:15:31 UTC"
+    assert moment("2026-11-24T14:03:27Z") == "2026-11-24 14:03:27 UTC"
+    assert moment("<b>") == "<b>"

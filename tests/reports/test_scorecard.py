@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from conformance.machine import machine_hash
 from conformance.observations import Equal
-from conformance.record import BrokenRecord, Evidence, Footer, Record, RowResult, parse_record
-from conformance.verdicts import ExitCode, Verdict
+from conformance.record import BrokenRecord, Evidence, Finding, Footer, Record, RowResult, parse_record
+from conformance.verdicts import MEANING, ExitCode, Verdict
 from reports.embedded import record_within
 from reports.extra import Extra
 from reports.hexdump import Exhibit
@@ -174,6 +174,78 @@ def test_reasons_not_to_compare_stand_at_the_top(change, told):
     changed = Record(msgspec.structs.replace(record.header, **change), record.rows, record.footer)
 
     assert told in page_of(changed).split("<main>")[0]
+
+
+def words_of(html: str) -> str:
+    return " ".join("".join(Page(html).text).split())
+
+
+def test_what_was_tried_with_what_and_when_is_named():
+    record = samples.mixed_record()
+    words = words_of(page_of(record))
+
+    for told in ("naive-engine 0.3.1+g4f1c2aa", "build, device, storage, file, model, generate",
+                 "ieee_f32, as declared",
+                 "fixture-qwen2 (fixture), 11.3 MiB", "on fixture-qwen2 (fixture)", "2026-11-24 14:03:27 UTC",
+                 "17 min 35 s", "20261124", record.header.model.sha256, record.header.engine.manifest_sha256,
+                 "falsify run --engine 'engines/naïve.toml'", "870 ms"):  # fmt: skip
+        assert told in words
+
+
+def test_the_legend_explains_every_verdict():
+    words = words_of(page_of(samples.mixed_record()))
+
+    assert all(MEANING[verdict] in words for verdict in Verdict)
+
+
+def test_a_row_says_all_that_its_verdict_rests_on():
+    html = page_of(samples.mixed_record())
+    row = html[html.index('id="F-MEM-029"') : html.index("</details>", html.index('id="F-MEM-029"'))]
+
+    for told in ("Below threshold = FAIL", "observed", "4.116 GB/s to 4.284 GB/s", "<dt>rule</dt>", "<dt>limit</dt>",
+                 "<dt>interval</dt>", "<dt>error rate</dt>", "<dt>detectable effect</dt>", "<svg", "Reproduce",
+                 "--seed 29 F-MEM-029", "severity FAIL"):  # fmt: skip
+        assert told in row, told
+
+
+def test_what_is_not_shown_is_said():
+    words = words_of(page_of(samples.rehearsal_record())).split("What this does not show")[-1]
+
+    assert "The GPU. No NVIDIA device was visible" in words
+    assert "Any real checkpoint: the rows were tried on a small model" in words
+    assert "That survival is proof." in words
+
+
+def test_hashes_of_another_harness_are_marked():
+    record = samples.survived_record()
+    same = record.header.thresholds_sha256
+
+    assert "not this harness's" not in page_of(record, thresholds_sha256=same)
+    assert page_of(record, thresholds_sha256="0" * 64).count("not this harness's") == 1
+
+
+def test_the_gate_names_the_rows_that_left_it_undecided():
+    record = samples.survived_record()
+    rows = [
+        RowResult("F-MEM-029", Verdict.UNTESTED, reason="no peer") if r.id == "F-MEM-029" else r for r in record.rows
+    ]
+
+    top = page_of(samples.finished(record.header, rows)).split("<main>")[0]
+
+    assert 'because of <a href="#F-MEM-029">F-MEM-029</a>' in " ".join(top.split())
+
+
+def test_agreeing_observations_are_folded_where_there_are_many():
+    html = page_of(samples.survived_record())
+    names = [Equal(name=f"part/{n}", expected=n, observed=n or 9) for n in range(5)]
+    findings = [Finding(o.name, Verdict.FALSIFIED if not n else Verdict.CORROBORATED, "equal")
+                for n, o in enumerate(names)]  # fmt: skip
+    row = RowResult("F-BUILD-001", Verdict.FALSIFIED, reason="x", observations=names, findings=findings)
+    many = page_of(samples.finished(samples.header(), [row, *samples.survived_record().rows[1:]]))
+
+    assert '<details class="point' not in html
+    assert many.count('<details class="point v-CORROBORATED"') == 4
+    assert many.count('<div class="point v-FALSIFIED"') == 1
 
 
 def test_a_footer_that_contradicts_its_rows_is_not_believed():

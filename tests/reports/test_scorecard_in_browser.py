@@ -21,12 +21,14 @@ from conformance.gate.decision import Cause, Decision
 from conformance.observations import Equal
 from conformance.record import Record
 from conformance.verdicts import ExitCode
+from reports.compare import comparison
 from reports.difference import comparison_section
 from reports.kills import kill_section
 from reports.scorecard import render_scorecard
-from reports.tables import Done, done_section
+from reports.tables import done_section
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+PDFTOTEXT = shutil.which("pdftotext")
 AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
 FLAGS = [
     "--headless",
@@ -54,7 +56,7 @@ def whole_page(record):
     extras = [
         comparison_section(compared),
         kill_section(samples.severity(), samples.CATALOGUE),
-        done_section((Done("lint", value=0),)),
+        done_section(None),
     ]
     causes = (Cause(ExitCode.FALSIFIED, "F-MEM-029", samples.HOSTILE),)
     decision = Decision(ExitCode.FALSIFIED, causes, (("F-MEM-030", "known"),), rehearsal=False)
@@ -125,6 +127,23 @@ def test_the_fragment_holds_the_filters(browse, html):
     assert shown(browse(html, "#v=FALSIFIED")) == falsified
 
 
+def test_the_severity_is_a_filter_too(browse, html):
+    warnings = {row.id for row in samples.CATALOGUE.rows if row.severity == "WARNING"}
+
+    assert 0 < len(warnings) < 100
+    assert shown(browse(html, "#e=WARNING")) == warnings
+
+
+def test_the_record_is_unpacked_when_it_is_copied(browse, html):
+    probe = """
+    Object.defineProperty(navigator, "clipboard", { value: { writeText: async (words) => {
+        document.body.dataset.answer = words.split("\\n").length + " " + JSON.parse(words.split("\\n")[0]).line; } } });
+    document.querySelector("#copy-record button").click();
+    """
+
+    assert answer(browse(html, "", probe)) == "103 header"
+
+
 def test_a_search_finds_words_inside_the_rows(browse, html):
     assert shown(browse(html, "#q=device_not_found")) == {"F-CUDA-012"}
 
@@ -176,10 +195,41 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browse, html):
     assert int(answer(browse(html, "", probe, "--window-size=500,900"))) <= 0
 
 
+@pytest.mark.skipif(PDFTOTEXT is None, reason="pdftotext (poppler-utils) is not installed")
+def test_it_prints_with_its_failures_open_and_without_its_tools(tmp_path, html):
+    file, paper = tmp_path / "scorecard.html", tmp_path / "paper.pdf"
+    file.write_text(html)
+    flags = [flag for flag in FLAGS if flag != "--dump-dom"]
+    command = [CHROMIUM, *flags, f"--print-to-pdf={paper}", f"--user-data-dir={tmp_path / 'profile'}", file.as_uri()]
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    printed = subprocess.run([PDFTOTEXT, paper, "-"], capture_output=True, check=True, text=True, timeout=60)
+    words = " ".join(printed.stdout.split())
+
+    assert "F-MEM-029" in words
+    assert "detectable effect" in words
+    assert "Expand all" not in words
+    assert "All sections" not in words
+
+
+def beside():
+    """Several records on one page, without a script of its own."""
+    records = [hostile_everywhere(), samples.survived_record(), samples.rehearsal_record(failing=True)]
+    return comparison(records, samples.CATALOGUE).replace(
+        "default-src 'none';", "default-src 'none'; script-src 'unsafe-inline';"
+    )
+
+
+def test_engines_beside_each_other_need_no_script(browse):
+    dom = browse(comparison([hostile_everywhere(), samples.survived_record()], samples.CATALOGUE))
+
+    assert "<script" not in dom
+    assert "<img" not in dom
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["mixed", "survived", "rehearsal", "truncated"])
+@pytest.mark.parametrize("name", ["mixed", "survived", "rehearsal", "truncated", "beside"])
 def test_axe_finds_no_barrier(browse, name, theme):
-    page = whole_page(getattr(samples, f"{name}_record")())
+    page = beside() if name == "beside" else whole_page(getattr(samples, f"{name}_record")())
     probe = AXE.read_text() + (
         ";for (const row of document.querySelectorAll('details')) row.open = true;"
         "axe.run(document, {resultTypes: ['violations']}).then((found) => {"

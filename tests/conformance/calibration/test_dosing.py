@@ -6,10 +6,11 @@ from dataclasses import replace
 import made_pools
 import pytest
 
-from conformance.calibration.collecting import Bench, collect_grown, collect_timed, subjects
+from conformance.calibration.collecting import MOST_LOST, Bench, collect_grown, collect_timed, subjects
 from conformance.calibration.dosing import Dose, DoseFile
 from conformance.calibration.pool import PoolFile, read_pool
 from conformance.calibration.running import Request, _bench, collect_in, dosed_manifest, fewest
+from conformance.protocol.failures import EngineRefused
 from conformance.protocol.messages import Generate, Handle, ModelLoad
 
 
@@ -79,6 +80,22 @@ def test_nothing_is_begun_when_the_time_is_up(bench):
     collect_grown(late, 1, 1)
 
     assert read_pool([late.pool.path]).timed == ()
+
+
+def test_a_lost_process_costs_its_value_and_too_many_end_the_session(bench):
+    said = []
+    losing = replace(bench, say=said.append)
+
+    def lose():
+        with losing.losing(), subjects(losing, 1, "F-PERF-081") as [subject]:
+            subject.engine.call("model.load", ModelLoad("/nowhere", "cpu", "F32"))
+
+    for _ in range(MOST_LOST):
+        lose()
+    assert len(said) == MOST_LOST
+    assert "lost" in said[0]
+    with pytest.raises(EngineRefused):
+        lose()
 
 
 @pytest.mark.slow

@@ -65,6 +65,7 @@ GROWN = made_pools.series("F-MEM-032", 1024, True, count=1)[0]
         ([made_pools.session(), changed(TIMED, values=TIMED.values | {"load": [1.0] * 4 + [0.0]})], "no time or rate"),
         ([made_pools.session(), changed(GROWN, leak=1000)], "none of the session's doses"),
         ([made_pools.session(), changed(GROWN, witness_steps=[])], "series of 43 and 0 steps"),
+        ([made_pools.session(), GROWN, changed(GROWN, warm_up=5)], r"series of \(44, 5\) and \(44, 12\)"),
         ([made_pools.session(), made_pools.session(gpu=True)], "do not belong together: gpu"),
         ([made_pools.session(), made_pools.session(checkpoint="x")], "do not belong together: checkpoint"),
     ],

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from conformance.calibration.pool import Pool, PoolTooSmall
-from conformance.calibration.replaying import RateRow, calibrated_growth, calibrated_rate, replay, series_of
+from conformance.calibration.replaying import (
+    RateRow,
+    _recomposed,
+    _resampled,
+    calibrated_growth,
+    calibrated_rate,
+    replay,
+    series_of,
+)
 from conformance.thresholds import load_thresholds
 
 LOAD = RateRow("F-PERF-081", "load", "load")
@@ -47,8 +55,9 @@ def test_planted_slowdowns_are_detected_by_their_size(which):
     assert all(counts.corroborated == 0 for slowdown, counts in exact.items() if slowdown >= 0.02)
 
 
-def test_a_limit_with_room_clears_the_healthy_engine_and_the_small_doses():
-    roomy = curve(rate_of(0.01), 0.10)
+@pytest.mark.parametrize("which", [LOAD, RATE], ids=["smaller is better", "larger is better"])
+def test_a_limit_with_room_clears_the_healthy_engine_and_the_small_doses(which):
+    roomy = curve(rate_of(0.01, which=which), 0.10)
 
     assert roomy[0.0].corroborated == roomy[0.01].corroborated == 300
     assert roomy[0.1].falsified < 60
@@ -59,6 +68,29 @@ def test_a_limit_beyond_is_crossed_only_by_doses_beyond():
 
     assert beyond[0.02].falsified == 0
     assert beyond[0.1].falsified == 300
+
+
+@pytest.mark.parametrize("which", [LOAD, RATE], ids=["smaller is better", "larger is better"])
+def test_the_limit_comes_from_one_half_and_the_values_from_the_other(which):
+    """Of four values that are powers of four every pair has another median, so the half is known from the limit."""
+    healthy = np.array([4.0, 16.0, 64.0, 256.0])
+    limit = load_thresholds().limit(which.row, which.name)
+    bounds, samples = _resampled(healthy, healthy, limit, 0.25, 200, np.random.default_rng(0))
+    medians = bounds / 1.25 if which is LOAD else bounds * 1.25
+    pairs = {(a + b) / 2: {a, b} for a in healthy for b in healthy if a < b}
+
+    assert set(medians) == set(pairs)
+    for median, values in zip(medians, samples, strict=True):
+        assert pairs[median].isdisjoint(values)
+        assert len(values) == 20
+
+
+def test_the_exact_limit_is_the_geometric_mean_of_all_values():
+    healthy = np.array([1.0, 100.0])
+    bounds, samples = _resampled(healthy, 2 * healthy, LIMIT, None, 50, np.random.default_rng(0))
+
+    assert bounds == pytest.approx(10.0)
+    assert set(samples.ravel()) == {2.0, 200.0}
 
 
 def test_a_spread_beyond_what_the_rule_allows_decides_nothing():
@@ -127,6 +159,17 @@ def test_noise_of_the_witness_alarms_only_at_limits_below_it():
 def test_a_leak_survives_being_cut_into_blocks_and_put_together_again():
     """Every resample of a steady leak is the same steady leak."""
     assert growth_of(many(0, False), many(4 << 20, True)).detects(accounted=True) == 4 << 20
+
+
+def test_a_resample_takes_the_warm_up_of_one_and_each_block_of_another_above_its_own_first():
+    levels = np.array([[10, 10, *range(100, 116)], [20, 20, *range(500, 516)]])
+    compose = _recomposed(levels, warm_up=2)
+
+    same = compose(np.array([1, *[1] * 8]))
+    mixed = compose(np.array([0, *[1] * 8]))
+
+    assert same == levels[1].tolist()
+    assert mixed == levels[0].tolist()
 
 
 def test_too_small_a_pool_is_no_calibration():
