@@ -12,6 +12,7 @@ from conformance.manifest import GateTable, LoadedManifest
 from conformance.sources.workshop import Ran, run
 
 PERCENT = 100.0
+_SHOWN = 200
 
 
 def measure_all(
@@ -63,7 +64,8 @@ def read(table: GateTable, ran: Ran) -> Measurement:
     value = _counted(table, ran) if table.count else _value(table.value, ran.output)
     if value is None:
         return Measurement(command, reason=f"no number in its output; {_brief(ran.told)}")
-    return Measurement(command, value, failed="" if ran.ok or table.count else _brief(ran.told))
+    failed = "" if ran.ok or table.count else _brief(ran.told)
+    return Measurement(command, value, _shown(table.count or table.value, ran.output), failed)
 
 
 def _counted(table: GateTable, ran: Ran) -> float | None:
@@ -85,6 +87,12 @@ def _value(pattern: str, output: str) -> float | None:
     return None if part is None or rest is None or part + rest == 0 else PERCENT * part / (part + rest)
 
 
+def _shown(pattern: str, output: str) -> str:
+    """The last line that the number was read from; the reader sees what it speaks of."""
+    lines = [line.strip() for line in output.splitlines() if re.search(pattern, line)]
+    return lines[-1][:_SHOWN] if lines else ""
+
+
 def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text.replace(",", ""))
@@ -94,4 +102,4 @@ def _number(text: str | None) -> float | None:
 
 def _brief(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it said nothing"
+    return lines[-1][:_SHOWN] if lines else "it said nothing"

@@ -99,7 +99,7 @@ def score(known: dict[str, dict[str, object]]) -> str:
     stale = [module for module in MODULES if known.get(module, {}).get("sha256") != sha256_of(module)]
     untried = [module for module in MODULES if module not in stale and known[module]["not_tried"]]
     if stale or untried:
-        return f"not measured: {', '.join(stale + untried)} not tried, or changed since"
+        return f"not measured: not tried, or changed since: {', '.join(stale + untried)}"
     tried = sum(int(str(found["mutants"])) for found in known.values())
     killed = sum(int(str(found["killed"])) for found in known.values())
     return f"mutation score {100 * killed / tried:.2f} % of {tried} mutants in {len(known)} modules"

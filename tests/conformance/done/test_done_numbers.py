@@ -112,7 +112,7 @@ def test_a_mutation_score_counts_only_for_modules_as_they_are():
     assert mutation.score(known).startswith("mutation score 90.00 % of ")
     first, second = list(known)[:2]
     stale = known | {first: known[first] | {"sha256": "other"}, second: known[second] | {"not_tried": 1}}
-    assert mutation.score(stale) == f"not measured: {first}, {second} not tried, or changed since"
+    assert mutation.score(stale) == f"not measured: not tried, or changed since: {first}, {second}"
     assert "not measured" in mutation.score({})
 
 
