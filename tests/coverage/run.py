@@ -2,7 +2,8 @@
 
 Processes that tests start count too. Prints `branch coverage N %` if the tests pass, and leaves coverage.json in the
 directory. What was measured is kept in docs/results/coverage.json with the hash of all sources and tests; while that
-hash holds, nothing is measured again. Lines that only a GPU reaches carry the mark that pyproject.toml excludes.
+hash holds, nothing is measured again. Files that only a GPU reaches are left out by pyproject.toml; on a machine with
+one, `coverage run --rcfile tests/coverage/gpu.toml -m pytest -m gpu` counts them.
 """
 
 from __future__ import annotations
