@@ -183,6 +183,9 @@ class Smoke:
         return precision
 
     def _ping(self) -> str:
+        nothing = self._refusal("ping", messages.Ping())
+        if nothing is not None:
+            raise Wrong(f"without a payload {nothing}", "Take a field that is left out for its default, here no text.")
         answer = self._running().call("ping", messages.Ping(LARGE_TEXT))
         if answer.payload != LARGE_TEXT:
             raise Wrong("another payload came back", "Echo the payload as it came, in UTF-8, whatever its length.")
@@ -208,9 +211,12 @@ class Smoke:
         return str(refused.code)
 
     def _wrong_parameters(self) -> str:
-        refused = self._refusal("ping", Misspelt(5))
-        if refused is None or refused.kind is not ErrorKind.INVALID_ARGUMENT:
-            advice = f"Answer parameters of a wrong type with the JSON-RPC error {INVALID_PARAMS}, do not guess."
+        advice = f"Answer parameters of a wrong type with the JSON-RPC error {INVALID_PARAMS}, never guess."
+        try:
+            refused = self._refusal("ping", Misspelt(5))
+        except ProtocolViolated as violated:
+            raise Wrong(str(violated), advice) from violated
+        if refused is None or (refused.code != INVALID_PARAMS and refused.kind is not ErrorKind.INVALID_ARGUMENT):
             raise Wrong(_said(refused), advice)
         return str(refused.code)
 

@@ -71,6 +71,8 @@ def test_the_python_host_passes_every_step(tmp_path):
         ("hangs_up_on_long_lines", ["echoes ping"], "another payload"),
         ("dies_on_ping", ["echoes ping"], "ping is too much"),
         ("answers_unknown", ["refuses an unknown method"], "as if nothing were wrong"),
+        ("demands_every_field", ["echoes ping"], "without a payload"),
+        ("echoes_anything", ["refuses wrong parameters"], "not a Ping"),
         ("guesses_parameters", ["refuses wrong parameters"], "as if nothing were wrong"),
         (
             "lacks_file",
@@ -101,6 +103,15 @@ def test_a_driver_that_does_not_start_ends_the_trial_at_once(tmp_path, name):
     assert not step.ok
     assert step.detail
     assert step.advice
+
+
+def test_the_code_for_wrong_parameters_is_enough_without_a_kind(tmp_path):
+    assert failed(sloppy(tmp_path, "code_without_kind")) == []
+
+
+def test_what_is_wrong_with_an_echo_is_not_called_a_print(tmp_path):
+    [step] = [step for step in sloppy(tmp_path, "echoes_anything") if not step.ok]
+    assert "-32602" in step.advice
 
 
 def test_a_command_that_is_not_there_is_said_to_be_so(tmp_path):

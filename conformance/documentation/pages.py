@@ -9,6 +9,7 @@ from conformance.documentation import (
     done_blocks,
     manifest_blocks,
     protocol_blocks,
+    result_blocks,
     statistics_blocks,
     trace_blocks,
     verdict_blocks,
@@ -49,10 +50,14 @@ def blocks(root: Path = ROOT) -> Blocks:
         "near-tie-rows": statistics_blocks.near_tie_rows,
         "done-gates": done_blocks.gates,
         "done-panel": lambda: done_blocks.panel(root),
+        "committed-trials": lambda: result_blocks.committed_trials(root),
+        "proven-checks": lambda: result_blocks.proven_checks(root),
         "traced-rows": lambda: trace_blocks.traced_rows(root),
         "screenshot": lambda: _screenshot(root),
         "transcript": lambda: transcript(root),
         "example-driver": lambda: _example(root, "minimal_driver.py", "python"),
+        "plain-driver": lambda: _example(root, "plain/plain_driver.py", "python"),
+        "plain-manifest": lambda: _example(root, "plain/plain.toml", "toml"),
         "example-manifest": lambda: _example(root, "minimal.toml", "toml"),
     }
 

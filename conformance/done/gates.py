@@ -47,7 +47,7 @@ class Gate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """A number that a command gave, or why it gave none; `failed` where it ended with an error all the same."""
+    """A number that a command gave; why it gave none, or the line it was read from; `failed` where it ended badly."""
 
     command: str
     value: float | None = None
@@ -102,7 +102,7 @@ def _standing(gate: Gate, found: Measurement) -> tuple[Standing, str]:
         return Standing.NOT_MET, f"the command failed: {found.failed}"
     if _RELATIONS[gate.relation](found.value, gate.threshold):
         return Standing.MET, ""
-    return Standing.WARNING if gate.enforcement == "warning" else Standing.NOT_MET, ""
+    return Standing.WARNING if gate.enforcement == "warning" else Standing.NOT_MET, found.reason
 
 
 def exit_code(lines: Sequence[DoneLine]) -> ExitCode:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from conformance.done.gates import DoneLine, Gate, Measurement, judge_gate
@@ -12,16 +12,22 @@ from conformance.manifest import GateTable, LoadedManifest
 from conformance.sources.workshop import Ran, run
 
 PERCENT = 100.0
+_SHOWN = 200
 
 
 def measure_all(
-    manifest: LoadedManifest, gates: Iterable[Gate], out: Path, say: Callable[[DoneLine], None]
+    manifest: LoadedManifest,
+    gates: Iterable[Gate],
+    chosen: Collection[str],
+    out: Path,
+    say: Callable[[DoneLine], None],
 ) -> list[DoneLine]:
-    """Every gate in turn; `say` hears of each as it is judged.
+    """Every gate in turn; `say` hears of each as it is judged. What is not chosen is untested for that reason.
 
     Args:
         manifest: the engine's, whose `[done]` tables name the commands.
-        gates: which to measure.
+        gates: all gates.
+        chosen: the keys of those to measure.
         out: an existing directory for what commands leave.
         say: called with each line.
     """
@@ -29,9 +35,14 @@ def measure_all(
     lines = []
     for gate in gates:
         table = manifest.manifest.done.get(gate.key)
-        asked = table is not None and gate.asks(language)
-        lines.append(judge_gate(gate, language, measure(manifest, table, out / gate.key) if asked and table else None))
-        say(lines[-1])
+        found = None
+        if gate.key not in chosen:
+            found = Measurement("", reason="not selected")
+        elif table is not None and gate.asks(language):
+            found = measure(manifest, table, out / gate.key)
+        lines.append(judge_gate(gate, language, found))
+        if gate.key in chosen:
+            say(lines[-1])
     return lines
 
 
@@ -53,7 +64,8 @@ def read(table: GateTable, ran: Ran) -> Measurement:
     value = _counted(table, ran) if table.count else _value(table.value, ran.output)
     if value is None:
         return Measurement(command, reason=f"no number in its output; {_brief(ran.told)}")
-    return Measurement(command, value, failed="" if ran.ok or table.count else _brief(ran.told))
+    failed = "" if ran.ok or table.count else _brief(ran.told)
+    return Measurement(command, value, _shown(table.count or table.value, ran.output), failed)
 
 
 def _counted(table: GateTable, ran: Ran) -> float | None:
@@ -75,6 +87,12 @@ def _value(pattern: str, output: str) -> float | None:
     return None if part is None or rest is None or part + rest == 0 else PERCENT * part / (part + rest)
 
 
+def _shown(pattern: str, output: str) -> str:
+    """The last line that the number was read from; the reader sees what it speaks of."""
+    lines = [line.strip() for line in output.splitlines() if re.search(pattern, line)]
+    return lines[-1][:_SHOWN] if lines else ""
+
+
 def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text.replace(",", ""))
@@ -84,4 +102,4 @@ def _number(text: str | None) -> float | None:
 
 def _brief(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "it said nothing"
+    return lines[-1][:_SHOWN] if lines else "it said nothing"

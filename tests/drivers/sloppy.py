@@ -35,7 +35,13 @@ def introduction():
 
 
 def ping(params):
+    if "payload" not in params and WRONG == "demands_every_field":
+        raise LookupError(-32602, "invalid_argument")
     payload = params.get("payload", "")
+    if WRONG == "echoes_anything":
+        return {"payload": payload}
+    if not isinstance(payload, str) and WRONG == "code_without_kind":
+        raise LookupError(-32602, "internal")
     if not isinstance(payload, str) and WRONG != "guesses_parameters":
         raise LookupError(-32602, "invalid_argument")
     payload = str(payload)

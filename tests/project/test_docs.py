@@ -92,6 +92,8 @@ RUN_ELSEWHERE = {
     "falsify render RECORD --done done.json": "tests/conformance/test_cli_records.py",
     "nox -s done": "takes minutes; it is `falsify done`",
     "apr chat model.safetensors --gpu": "the specification's words; F-INT-096 is this",
+    "falsify smoke --engine docs/examples/plain/plain.toml": "tests/project/test_walks.py",
+    "falsify run --engine docs/examples/plain/plain.toml --section parse": "tests/project/test_walks.py",
     "nox -s docs": "tests/project/test_site.py builds the same",
     "nox -s bench": "tests/benchmarks/test_bench.py runs what it runs, on the CPU",
     "nox --no-venv -s falsify": "the trial itself, without an environment of its own",

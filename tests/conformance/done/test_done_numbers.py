@@ -112,7 +112,7 @@ def test_a_mutation_score_counts_only_for_modules_as_they_are():
     assert mutation.score(known).startswith("mutation score 90.00 % of ")
     first, second = list(known)[:2]
     stale = known | {first: known[first] | {"sha256": "other"}, second: known[second] | {"not_tried": 1}}
-    assert mutation.score(stale) == f"not measured: {first}, {second} not tried, or changed since"
+    assert mutation.score(stale) == f"not measured: not tried, or changed since: {first}, {second}"
     assert "not measured" in mutation.score({})
 
 
@@ -142,25 +142,36 @@ def test_the_sanitizers_record_is_read_again(tmp_path):
     assert "no record of a run on a GPU" in read_memcheck(tmp_path / "none", base, None).stderr
 
 
-def test_what_failing_tests_covered_says_nothing(tmp_path):
+def test_what_failing_tests_covered_says_nothing_and_what_is_kept_holds_for_these_sources_alone(
+    tmp_path, monkeypatch, capsys
+):
     run = script(ROOT / "tests" / "coverage" / "run.py")
-    report = tmp_path / "coverage.json"
+    kept = tmp_path / "kept.json"
     asked = []
 
     def coverage(*words, data):
         asked.append(words[0])
         if words[0] == "json":
-            report.write_text(json.dumps({"totals": {"percent_covered": 95.25, "num_statements": 7}}))
-        return int(words[0] == "run" and len(words) > 6)
+            files = {"a.py": {"summary": {"missing_lines": 3}}}
+            totals = {"percent_covered": 95.25, "num_statements": 7, "num_branches": 2}
+            (data.parent / "coverage.json").write_text(json.dumps({"totals": totals, "files": files}))
+        return int(words[0] == "run" and "failing" in words)
 
-    run.coverage = coverage
-    sys_argv = sys.argv
-    try:
-        sys.argv = ["run.py", str(tmp_path)]
+    monkeypatch.setattr(run, "coverage", coverage)
+    monkeypatch.setattr(run, "KEPT", kept)
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "out"), "failing"])
+    with pytest.raises(SystemExit, match="the tests ended with 1"):
         run.main()
-        sys.argv = ["run.py", str(tmp_path), "-k", "failing"]
-        with pytest.raises(SystemExit, match="the tests ended with 1"):
-            run.main()
-    finally:
-        sys.argv = sys_argv
-    assert asked == ["run", "combine", "json", "run"]
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "out"), "-k", "part"])
+    run.main()
+    assert not kept.exists(), "a part of the tests is not the coverage of these sources"
+    monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / "out")])
+    run.main()
+    asked.clear()
+    run.main()
+    assert asked == []
+    assert json.loads(kept.read_text())["lacking"] == {"a.py": 3}
+    monkeypatch.setattr(run, "sources_sha256", lambda: "other")
+    run.main()
+    assert asked == ["run", "combine", "json"]
+    assert set(capsys.readouterr().out.splitlines()) == {"branch coverage 95.25 % of 7 statements"}

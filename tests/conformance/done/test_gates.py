@@ -96,7 +96,7 @@ def test_the_exit_code_is_open_only_if_something_was_asked_and_all_of_it_is_met(
 def test_one_number_is_read_out_of_what_a_command_says(table, status, output, value):
     found = read(GateTable(command=["tool"], **table), Ran(["tool"], status, output))
     assert found.value == value
-    assert bool(found.reason) is (value is None)
+    assert found.reason or value == 0, "a reader sees why there is no number, or where it was read"
     assert bool(found.failed) is (value is not None and status != 0 and "value" in table)
 
 
@@ -150,6 +150,17 @@ def test_a_tool_that_is_not_installed_leaves_its_gate_untested(tmp_path, monkeyp
     ended = run("--engine", str(path), "--gate", "tdg")
     assert ended.exit_code == ExitCode.UNDECIDED
     assert "UNTESTED   TDG score: cannot start" in ended.output
+
+
+def test_gates_that_are_not_chosen_are_untested_and_do_not_decide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = f"command = [{sys.executable!r}, '-c', 'print(96)']"
+    path = manifest(tmp_path, f'[done.tdg]\n{command}\nvalue = "(?P<value>.+)"\n')
+    assert run("--engine", str(path), "--gate", "tdg").exit_code == ExitCode.OPEN
+    lines = msgspec.json.decode(Path("falsify-done/done.json").read_bytes(), type=list[DoneLine])
+    assert [line.key for line in lines] == list(GATES)
+    assert {line.reason for line in lines if line.key != "tdg"} == {"not selected"}
+    assert {line.verdict for line in lines if line.key != "tdg"} == {Standing.UNTESTED}
 
 
 def test_a_misspelt_gate_is_an_error(tmp_path, monkeypatch):
