@@ -42,8 +42,9 @@ def part(name: str, dtype: str, seconds: float, limits: Sequence[Row] = ()) -> l
 def on_gpu(parts: Sequence[str], dtypes: Sequence[str], seconds: float, path: Path | None) -> list[Row]:
     """Limits first, then each part in each dtype; what there is is written after each."""
     rows = limits = part("limits", "", seconds)
-    for name in parts:
-        for dtype in dtypes:
+    for wanted in parts:
+        name, _, only = wanted.partition(":")
+        for dtype in [only] if only else dtypes:
             rows = [*rows, *part(name, dtype, seconds, limits)]
             if path is not None:
                 write_rows(path, [*rows, *ratios(rows)])
@@ -54,7 +55,7 @@ def main() -> None:
     """Print the table; write the rows if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--parts", default=",".join(GPU_PARTS), help="on a GPU")
+    parser.add_argument("--parts", default=",".join(GPU_PARTS), help="on a GPU; part:dtype for one dtype")
     parser.add_argument("--dtypes", default="F32,BF16", help="on a GPU")
     parser.add_argument("--models", default=",".join(CPU_MODELS), help="on the CPU")
     parser.add_argument("--seconds", type=float, default=75, help="time limit of a part")

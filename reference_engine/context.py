@@ -1,4 +1,4 @@
-"""The device's context, made while torch is being imported: both take long, and only one needs the interpreter."""
+"""What takes long and needs no interpreter, done while torch is being imported: the device's context, Triton's key."""
 
 from __future__ import annotations
 
@@ -30,5 +30,14 @@ def _retain_primary_context(index: int) -> None:
         # Calls by ctypes let the interpreter go on. The context is kept until the process ends, as torch keeps it.
         # SAFETY: the driver writes one int and one pointer.
         if driver.cuInit(0) == 0 and driver.cuDeviceGet(ctypes.byref(device), index) == 0:
+            threading.Thread(target=_read_compiler, name="compiler", daemon=True).start()
             # SAFETY: as above.
             driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+
+
+def _read_compiler() -> None:
+    """Let Triton read all of itself, of which it makes the keys of its cache; where this fails, it does so later."""
+    with suppress(ImportError):
+        from triton.runtime.cache import triton_key  # noqa: PLC0415 - on a GPU only, and beside torch
+
+        triton_key()

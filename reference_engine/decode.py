@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 FIRST_BUCKET = 256
 READ_EVERY = 4
+# Capacities beyond this are eighths of a bucket, so that at most a fifth of the KV cache is left over.
+WHOLE_BUCKET = 1024
 # On a GPU, shorter prompts wait for the launches of their kernels: they are padded and recorded. By bytes of a weight.
 RECORDED_PROMPT = {4: 128, 2: 1024}
 PROMPT_STEP = 8
@@ -180,11 +182,15 @@ class Decoder:
         state, self._idle = self._idle, None
         if state is not None and state.fits(capacity, id_limit):
             return state
-        # Given back before the larger one is asked for, so that the two never exist together.
-        del state
+        if state is not None:
+            # Given back before the larger one is asked for, so that the two never exist together.
+            state = None
+            model.device.trim()
         most = max(capacity, model.config.max_positions)
+        bucket = self.bucket(capacity, most)
+        step = bucket if bucket <= WHOLE_BUCKET else bucket // 8
         graphs = StepGraphs(model.device) if self.graphs else None
-        return DecodeState(model, self.bucket(capacity, most), id_limit, graphs)
+        return DecodeState(model, min(-(-capacity // step) * step, most), id_limit, graphs)
 
     def _keep(self, state: DecodeState) -> None:
         if not state.dropped:

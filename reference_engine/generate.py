@@ -138,7 +138,7 @@ def _greedy_ids(
     decoding: Decoding, _: GenerationRequest, id_limit: int | None, limit: int, read_every: int
 ) -> Iterator[int]:
     """The best ids, `limit` of them; the device runs up to `read_every` steps ahead of what is looked at."""
-    token = _greedy(decoding.logits[:id_limit], decoding.position - 1)
+    token = best_id(decoding.logits[:id_limit], decoding.position - 1)
     yield token
     decoding.feed(token)
     left = limit - 1
@@ -163,8 +163,12 @@ def _sampled_ids(
             logits = decoding.step()
 
 
-def _greedy(logits: torch.Tensor, position: int) -> int:
-    """The lowest index among equal maxima, as `argmax` documents."""
+def best_id(logits: torch.Tensor, position: int) -> int:
+    """The lowest index among equal maxima, as `argmax` documents.
+
+    Raises:
+        NonFiniteLogits: There is no best one.
+    """
     best = logits.argmax()
     token, peak = torch.stack((best.double(), logits[best].double())).tolist()
     return _finite(int(token), peak, position)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reference_engine.device import Device
     from reference_engine.files import TensorFile
 
-READERS = 16
+READERS = 12
 LOAD_SLAB_BYTES = 4 << 20
 # Page-locking costs more than a load: rings are kept for the next one, by device.
 _rings: dict[int, list[PinnedRing]] = {}

@@ -27,7 +27,7 @@ class Choice(NamedTuple):
 
 
 def fused_step(model: SafeTensorsCudaModel) -> Choice:
-    """The fused step of a model, with every kernel compiled, where it knows the model and Triton works."""
+    """The fused step of a model, with every kernel loaded, where it knows the model and Triton works."""
     capability = torch.cuda.get_device_capability(model.device.torch)
     reason = unsupported(model.config)
     if reason is not None or capability < LEAST_CAPABILITY:
@@ -37,7 +37,7 @@ def fused_step(model: SafeTensorsCudaModel) -> Choice:
         from reference_engine.kernels.step import FusedStep
 
         step = FusedStep(model.config, plan)
-        step.compile(model, DecodeState(model, 1, None, None), 1)
+        step.load(model, DecodeState(model, 1, None, None), 1)
     except EngineError:
         raise
     except Exception as error:  # noqa: BLE001 - Triton, its compilers and the driver raise what they like

@@ -87,7 +87,7 @@ F32 = Plan(
 )
 HALF = Plan(
     qkv=Tile(2, 512, 3, 8, 2),
-    attention=Split(64, 1, 4, at_once=64),
+    attention=Split(32, 1, 2, at_once=128),
     out=Tile(2, 512, 3, 8, 2),
     gate_up=Tile(1, 512, 3, 8, 1),
     down=Tile(2, 1024, 2, 8, 4),

@@ -69,9 +69,9 @@ class Launch(NamedTuple):
         """Queue it on the current stream of the current device."""
         self.kernel[self.grid](*self.arguments, **self.constants)
 
-    def compile(self) -> None:
-        """Compile it, or find it compiled in Triton's cache; nothing runs."""
-        self.kernel.warmup(*self.arguments, grid=self.grid, **self.constants)
+    def load(self) -> None:
+        """Compile it, or find it in Triton's cache, and bring it to the current device with its launcher."""
+        self.kernel.warmup(*self.arguments, grid=self.grid, **self.constants)._init_handles()  # noqa: SLF001
 
 
 class FusedStep:
@@ -97,15 +97,18 @@ class FusedStep:
         """Choose the next id from what the step left, note it, and move on."""
         self._choice(state).run()
 
-    def compile(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> None:
-        """Compile every kernel of the step, all at the same time.
+    def load(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> None:
+        """Compile and load every kernel of the step, nearly all at the same time; nothing runs.
 
         Raises:
             Exception: Whatever Triton raises where it cannot.
         """
-        launches = [*self._launches(model, state, length, model.weights.layers[:1]), self._choice(state)]
-        with ThreadPoolExecutor(len(launches)) as pool:
-            list(pool.map(Launch.compile, launches))
+        first, *others = [*self._launches(model, state, length, model.weights.layers[:1]), self._choice(state)]
+        device = model.device.torch
+        with ThreadPoolExecutor(len(others), initializer=torch.cuda.set_device, initargs=(device,)) as pool:
+            # The first alone: with it, Triton reads all of itself for the keys of its cache.
+            pool.submit(first.load).result()
+            list(pool.map(Launch.load, others))
 
     def _launches(
         self, model: SafeTensorsCudaModel, state: DecodeState, length: int, layers: tuple[LayerWeights, ...]

@@ -32,7 +32,7 @@ def test_a_cpu_decodes_by_torch_and_waits_for_nothing(model):
 def test_a_model_of_the_common_block_takes_the_fused_step(model, monkeypatch):
     step = pytest.importorskip("reference_engine.kernels.step", reason="Triton is made for Linux")
     compiled = []
-    monkeypatch.setattr(step.FusedStep, "compile", lambda self, *_: compiled.append(self.plan))
+    monkeypatch.setattr(step.FusedStep, "load", lambda self, *_: compiled.append(self.plan))
     choice = choosing.fused_step(model)
     assert isinstance(choice.step, step.FusedStep)
     assert compiled == [F32]
@@ -77,7 +77,7 @@ def test_a_compiler_that_fails_is_declined(model, monkeypatch):
     def fail(*_):
         raise OSError("no C compiler")
 
-    monkeypatch.setattr(step.FusedStep, "compile", fail)
+    monkeypatch.setattr(step.FusedStep, "load", fail)
     assert choosing.fused_step(model) == (None, "Triton does not work here: OSError")
 
 
