@@ -7,10 +7,8 @@ the first to the last: the result has the same bits however long the cache is.
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
-
 from reference_engine.kernels.overlap import let_next_start, wait
+from reference_engine.kernels.toolchain import tl, triton
 
 
 @triton.jit(do_not_specialize=["capacity"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,8 @@ def fused_step(model: SafeTensorsCudaModel) -> Choice:
     reason = unsupported(model.config)
     if reason is not None or capability < LEAST_CAPABILITY:
         return Choice(None, reason or f"compute capability {capability[0]}.{capability[1]} is too old")
+    if find_spec("triton") is None:
+        return Choice(None, "Triton is not installed")
     plan = plan_of(model.weights.dtype.itemsize, overlap=capability >= OVERLAP_CAPABILITY)
     try:
         from reference_engine.kernels.step import FusedStep

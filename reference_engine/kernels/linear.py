@@ -7,10 +7,8 @@ the end. A row is summed by one program in an order that depends on the shape al
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
-
 from reference_engine.kernels.overlap import LINE, let_next_start, prefetch, wait
+from reference_engine.kernels.toolchain import tl, triton
 
 NO_ID = tl.constexpr(2**31 - 1)
 

@@ -7,9 +7,7 @@ for the kernel before means waiting for all before it. The first kernel of a ste
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from reference_engine.kernels.toolchain import gdc_launch_dependents, gdc_wait, tl, triton
 
 LINE = tl.constexpr(128)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import triton
-import triton.language as tl
-
 from reference_engine.kernels.linear import peak
 from reference_engine.kernels.overlap import let_next_start, wait
+from reference_engine.kernels.toolchain import tl, triton
 
 
 @triton.jit

@@ -18,15 +18,18 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mutants import Mutant, mutants_of, read_mutants, write_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "mutation.json"
+PLANNED = "planned.json"
 WHY = Path(__file__).with_name("survivors.toml")
 JUDGE = ["tests/conformance/test_judge.py", "tests/conformance/test_lies_of_the_judge.py"]
 GATE = ["tests/conformance/gate/test_decision.py", "tests/conformance/gate/test_policy.py"]
@@ -128,15 +131,30 @@ def sha256_of(module: str) -> str:
 def score(known: dict[str, dict[str, object]]) -> str:
     """The share of killed mutants in all modules, or which of them were not tried as they are."""
     stale = [module for module in MODULES if known.get(module, {}).get("sha256") != sha256_of(module)]
-    if stale:
-        return f"not measured: {', '.join(stale)} not tried, or changed since"
+    partly = [module for module in MODULES if module not in stale and known[module].get("not_tried") != 0]
+    if stale or partly:
+        return f"not measured: not tried to the end, or changed since: {', '.join(stale + partly)}"
     tried = sum(int(str(found["mutants"])) for found in known.values())
     killed = sum(int(str(found[KILLED])) for found in known.values())
     return f"mutation score {100 * killed / tried:.2f} % of {tried} mutants in {len(known)} modules"
 
 
-def summary_of(results: Iterable[dict[str, str]], module: str, why: dict[str, str]) -> dict[str, object]:
-    """How many mutants of a module were killed; survivors by line and change, with the reason where one is known."""
+def plan(directory: Path, mutants: Iterable[Mutant]) -> None:
+    """Write down, before any is tried, how many mutants each module has and what it was: a part is not the whole."""
+    counted = Counter(mutant.module for mutant in mutants)
+    planned = {module: {"sha256": sha256_of(module), "mutants": count} for module, count in counted.items()}
+    path = directory / PLANNED
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(known | planned, indent=1) + "\n", encoding="utf-8")
+
+
+def summary_of(
+    results: Iterable[dict[str, str]], module: str, why: dict[str, str], planned: dict[str, Any]
+) -> dict[str, object]:
+    """How many mutants of a module were killed; survivors by line and change, with the reason where one is known.
+
+    `planned` is what the module was when its mutants were made, and how many there are; nothing where nobody knows.
+    """
     mine = [line for line in results if line["module"] == module]
     counted = {outcome: sum(line["outcome"] == outcome for line in mine) for outcome in (KILLED, SURVIVED, BROKEN)}
     decided = counted[KILLED] + counted[SURVIVED]
@@ -146,7 +164,9 @@ def summary_of(results: Iterable[dict[str, str]], module: str, why: dict[str, st
         for line in mine if line["outcome"] == SURVIVED
     ]  # fmt: skip
     share = round(counted[KILLED] / decided, 4) if decided else None
-    found = {"sha256": sha256_of(module), "mutants": len(mine), **counted, "killed_share": share}
+    left = planned["mutants"] - len(mine) if planned else None
+    found = {"sha256": planned.get("sha256"), "mutants": len(mine), "not_tried": left}
+    found |= {**counted, "killed_share": share}
     return found | {"tests": MODULES[module], "survivors": survivors}
 
 
@@ -177,6 +197,7 @@ def main() -> None:
     if given.list:
         write_mutants(mutants, given.list)
         return
+    plan(directory, mutants)
     try_mutants(directory, mutants, given.workers)
     write_results(directory)
 
@@ -186,7 +207,9 @@ def write_results(directory: Path) -> None:
     results = _lines(directory / "results.jsonl")
     why = tomllib.loads(WHY.read_text(encoding="utf-8"))["why"]
     tried = [module for module in MODULES if any(line["module"] == module for line in results)]
-    found = {module: summary_of(results, module, why) for module in tried}
+    path = directory / PLANNED
+    planned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = {module: summary_of(results, module, why, planned.get(module, {})) for module in tried}
     RESULTS.write_text(json.dumps({"modules": found}, indent=1) + "\n", encoding="utf-8")
     for module, each in found.items():
         sys.stdout.write(f"{module}: {each[KILLED]} of {each['mutants']} killed, {each[SURVIVED]} survived\n")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -112,8 +113,21 @@ def test_a_mutation_score_counts_only_for_modules_as_they_are():
     assert mutation.score(known).startswith("mutation score 90.00 % of ")
     first, second = list(known)[:2]
     stale = known | {first: known[first] | {"sha256": "other"}, second: known[second] | {"not_tried": 1}}
-    assert mutation.score(stale) == f"not measured: not tried, or changed since: {first}, {second}"
+    assert mutation.score(stale) == f"not measured: not tried to the end, or changed since: {first}, {second}"
     assert "not measured" in mutation.score({})
+
+
+def test_a_part_of_the_mutants_is_not_taken_for_all_of_them(tmp_path):
+    mutation = script(ROOT / "tests" / "mutation" / "run.py")
+    module = next(iter(mutation.MODULES))
+    mutants = [SimpleNamespace(module=module)] * 3
+    tried = [{"module": module, "outcome": mutation.KILLED, "line": 1, "operator": "x", "change": "y"}]
+    mutation.plan(tmp_path, mutants)
+    planned = json.loads((tmp_path / mutation.PLANNED).read_text())[module]
+    found = mutation.summary_of(tried, module, {}, planned)
+    assert (found["mutants"], found["not_tried"], found["sha256"]) == (1, 2, mutation.sha256_of(module))
+    assert mutation.summary_of(tried, module, {}, {})["not_tried"] is None
+    assert "not measured" in mutation.score(dict.fromkeys(mutation.MODULES, found))
 
 
 def leak(nbytes, frame):
