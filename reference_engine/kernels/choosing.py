@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 # Volta and older lack what Triton's compiler asks for; dependent launch came with Hopper.
 LEAST_CAPABILITY = (8, 0)
 OVERLAP_CAPABILITY = (9, 0)
+ASKED_FOR = "APR_FUSED"
+"""Not the default: on an H100, trials with them ended in "function takes exactly 29 arguments (25 given)", unexplained."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Choice:
 
 def fused_step(model: SafeTensorsCudaModel) -> Choice:
     """The fused step of a model, with every kernel loaded, where it knows the model and Triton works."""
+    if os.environ.get(ASKED_FOR) != "1":
+        return Choice(None, f"fused kernels were not asked for ({ASKED_FOR}=1)")
     capability = torch.cuda.get_device_capability(model.device.torch)
     reason = unsupported(model.config)
     if reason is not None or capability < LEAST_CAPABILITY:

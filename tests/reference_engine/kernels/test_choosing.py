@@ -18,6 +18,7 @@ from reference_engine.warmup import warming_up
 
 @pytest.fixture
 def model(make, tmp_path, monkeypatch):
+    monkeypatch.setenv(choosing.ASKED_FOR, "1")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     return SafeTensorsCudaModel.from_safetensors(make("tied", tmp_path), Device(0, "cpu"))
 
@@ -90,3 +91,8 @@ def test_dependent_launch_is_for_devices_that_have_it():
 @pytest.mark.parametrize(("shared", "heads", "expected"), [(6, 4, 3), (6, 1, 1), (7, 4, 1), (8, 4, 4), (1, 4, 1)])
 def test_heads_of_a_program_divide_those_that_share(shared, heads, expected):
     assert Split(64, heads, 4).per_program(shared) == expected
+
+
+def test_nobody_decodes_by_fused_kernels_who_did_not_ask_for_them(model, monkeypatch):
+    monkeypatch.delenv(choosing.ASKED_FOR)
+    assert choosing.fused_step(model).step is None
