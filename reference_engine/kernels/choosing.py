@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEAST_CAPABILITY = (8, 0)
 OVERLAP_CAPABILITY = (9, 0)
 ASKED_FOR = "APR_FUSED"
-"""Not the default: on an H100, trials with them ended in "function takes exactly 29 arguments (25 given)", unexplained."""
+"""Not the default: trials on an H100 ended in "function takes exactly 29 arguments (25 given)", yet unexplained."""
 
 
 @dataclass(frozen=True)
