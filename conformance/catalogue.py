@@ -11,11 +11,13 @@ from typing import Literal
 
 import msgspec
 
+from conformance.reported import Reported
+
 CATALOGUE_PATH = Path(__file__).with_name("catalogue.toml")
 NO_DEVICE = "no CUDA device"
 
 
-class UnknownSelector(Exception):
+class UnknownSelector(Reported):
     """A selector that matches no row; running nothing must never look green."""
 
     def __init__(self, selector: str, known: Iterable[str]) -> None:

@@ -15,13 +15,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from conformance.reported import Reported
+
 ENGINES_DIRECTORY = Path(__file__).with_name("engines")
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 Command = Annotated[list[str], msgspec.Meta(min_length=1)]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-class UnknownEngine(Exception):
+class UnknownEngine(Reported):
     """No manifest of this name comes with the project and no file of this path exists."""
 
     def __init__(self, name: str, known: list[str]) -> None:
@@ -29,7 +31,7 @@ class UnknownEngine(Exception):
         super().__init__(f"no engine {name!r}: give the path of a manifest, or one of {', '.join(known)}")
 
 
-class BrokenManifest(Exception):
+class BrokenManifest(Reported):
     """A manifest that cannot be read; the message names the file and the field."""
 
     def __init__(self, path: Path, cause: str) -> None:
@@ -37,7 +39,7 @@ class BrokenManifest(Exception):
         super().__init__(f"{path}: {cause}")
 
 
-class PortTaken(Exception):
+class PortTaken(Reported):
     """Something else listens on the port that a manifest's server is to have; nobody was tried."""
 
     def __init__(self, engine: str, port: int) -> None:
@@ -48,7 +50,7 @@ class PortTaken(Exception):
         )
 
 
-class EngineNotInstalled(Exception):
+class EngineNotInstalled(Reported):
     """A module or program that the engine needs is not installed here; nobody was tried."""
 
     def __init__(self, engine: str, lacking: str, how: str) -> None:

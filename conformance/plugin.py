@@ -8,7 +8,6 @@ from __future__ import annotations
 import random
 import shutil
 import time
-import traceback
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from conformance.trial.stand import Stand
 
 PROPERTY = "falsify"
-_TRACE_CHARACTERS = 6000
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,35 +98,16 @@ class TrialPlugin:
         return True
 
     def _tried(self, stand: Stand) -> Generator[None, object, RowResult]:
+        from conformance.trial.befallen import concluded  # noqa: PLC0415  pytest loads this module everywhere
+
         began = time.monotonic()
-        broken: Exception | None = None
+        raised: Exception | None = None
         try:
             yield
         except Exception as error:  # noqa: BLE001  whatever a check raises becomes a verdict
-            broken = self._witness(stand, error)
-        result = self._result(stand, broken, time.monotonic() - began)
+            raised = error
+        result = concluded(stand, raised, time.monotonic() - began)
         return msgspec.structs.replace(result, began_s=round(began, 3), device=self.plan.device)
-
-    def _witness(self, stand: Stand, error: Exception) -> Exception | None:
-        """Note what the engine did; give back the error if it is ours."""
-        from conformance.trial.befallen import observe_failure  # noqa: PLC0415
-
-        return None if observe_failure(stand, error) else error
-
-    def _result(self, stand: Stand, broken: Exception | None, duration: float) -> RowResult:
-        from conformance.trial.befallen import observe_start, observe_survival, result_of  # noqa: PLC0415
-        from conformance.trial.room import room_is_gone  # noqa: PLC0415
-
-        if broken is not None:
-            trace = "".join(traceback.format_exception(broken))[-_TRACE_CHARACTERS:]
-            stand.attach_text("harness-error.txt", trace)
-        else:
-            observe_survival(stand)
-            observe_start(stand)
-        result = result_of(stand, broken, round(duration, 3))
-        if result.violates and (full := room_is_gone(self.plan.directory)):
-            return result_of(stand, full, result.duration_s)
-        return result
 
     @pytest.fixture
     def stand(self, request: pytest.FixtureRequest) -> Stand:

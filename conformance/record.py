@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from conformance.observations import Observation
+from conformance.reported import Reported
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
 
 SCHEMA_VERSION = "1.0"
@@ -146,7 +147,7 @@ class Footer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", 
 Line = Header | RowResult | Footer
 
 
-class BrokenRecord(Exception):
+class BrokenRecord(Reported):
     """A record that cannot be trusted; the message says which line and why."""
 
     def __init__(self, path: Path, cause: str) -> None:

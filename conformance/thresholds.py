@@ -10,6 +10,8 @@ from typing import Literal
 
 import msgspec
 
+from conformance.reported import Reported
+
 THRESHOLDS_PATH = Path(__file__).with_name("thresholds.toml")
 Relation = Literal["<", "<=", ">", ">=", "=="]
 
@@ -22,7 +24,7 @@ class MissingThreshold(Exception):
         super().__init__(f"thresholds have no `{field}` for {row} {name}")
 
 
-class BrokenThresholds(ValueError):
+class BrokenThresholds(Reported, ValueError):
     """A thresholds file that cannot be read as one; the message says where."""
 
     def __init__(self, path: Path, cause: str) -> None:

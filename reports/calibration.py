@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance.calibration.results import CalibratedGrowth, CalibratedRate, Calibration, Counts, LimitCurve, pooled
 from reports.curves import leak_curves, slowdown_curves
 from reports.extra import Extra, row_link, table
+from reports.scorecard import page_template
 from reports.text import duration, file_size, number, one_line
 
-_TEMPLATES = Path(__file__).with_name("templates")
 _TITLE = "How far can the timed rows be trusted?"
 
 
 def calibration_page(calibration: Calibration) -> str:
     """The page: a table of all rows, then each row with its curves; no network, no script, no clock."""
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.globals |= {
-        "share": share,
-        "rate_sentence": rate_sentence,
-        "growth_sentence": growth_sentence,
-        "limit_words": limit_words,
-        "leak_words": leak_words,
-        "mean_words": mean_words,
-    }
     sizes = [rate.processes for rate in calibration.rates] + [growth.series for growth in calibration.growth]
-    return environment.get_template("calibration.html.jinja").render(
+    return page_template("calibration.html.jinja").render(
         calibration=calibration,
         pool=pooled(sizes),
         machine=[(name, one_line(value, 120)) for name, value in sorted(calibration.machine.items())],
         rates=[(rate, Markup(slowdown_curves(rate))) for rate in calibration.rates],  # noqa: S704  svg.py escapes
+        share=share,
+        rate_sentence=rate_sentence,
+        growth_sentence=growth_sentence,
+        limit_words=limit_words,
+        leak_words=leak_words,
+        mean_words=mean_words,
         growth=[(growth, Markup(leak_curves(growth))) for growth in calibration.growth],  # noqa: S704  svg.py escapes
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from conformance.comparison import standing
 from conformance.machine import machine_hash
-from conformance.record import Record, RowResult, read_record
+from conformance.record import Header, Record, RowResult, read_record
 from conformance.verdicts import Rehearsed, Verdict
 from reports.summary import GLYPH
 from reports.text import one_line
@@ -59,8 +59,8 @@ def frame(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame([_line(record, row) for record in records for row in record.rows])
 
 
-def _line(record: Record, row: RowResult) -> dict[str, object]:
-    header = record.header
+def told_of(header: Header) -> dict[str, str | bool]:
+    """What a table says of a trial: which, when, of what, on what."""
     return {
         "trial": header.trial_id,
         "started": header.started,
@@ -70,6 +70,12 @@ def _line(record: Record, row: RowResult) -> dict[str, object]:
         "revision": header.revision,
         "machine": machine_hash(header.environment),
         "rehearsal": header.rehearsal,
+    }
+
+
+def _line(record: Record, row: RowResult) -> dict[str, object]:
+    return {
+        **told_of(record.header),
         "row": row.id,
         "verdict": row.verdict.value,
         "rehearsed": row.rehearsed.value if row.rehearsed else "",

@@ -8,9 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance.machine import machine_hash
 from conformance.record import BrokenRecord, Record, RowResult, read_record
-from reports.history import ParquetMissing
+from reports.history import ParquetMissing, told_of
 from reports.text import one_line
 
 if TYPE_CHECKING:
@@ -144,17 +143,10 @@ def _of_broken(error: BrokenRecord) -> Line:
 
 
 def _of_trial(record: Record) -> Line:
-    header, footer = record.header, record.footer
+    footer = record.footer
     return {
-        "trial": header.trial_id,
-        "started": header.started,
-        "engine": header.engine.name,
-        "version": header.engine.version,
-        "model": header.model.name,
-        "revision": header.revision,
-        "machine": machine_hash(header.environment),
-        "thresholds": header.thresholds_sha256,
-        "rehearsal": header.rehearsal,
+        **told_of(record.header),
+        "thresholds": record.header.thresholds_sha256,
         "ended": footer.ended if footer else TRUNCATED,
         "exit_code": int(footer.exit_code) if footer else _NO_EXIT_CODE,
     }

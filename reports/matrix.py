@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from conformance.catalogue import Catalogue
 from conformance.matrix.record import WORST_FIRST, CellResult, MatrixRecord
 from conformance.verdicts import Rehearsed
+from reports.scorecard import page_template
 from reports.summary import GLYPH
 from reports.text import plural, visible
 
@@ -24,7 +21,7 @@ def render_matrix(record: MatrixRecord, catalogue: Catalogue) -> str:
     """The page; everything foreign on it is escaped and nothing is loaded from elsewhere."""
     settled = [cell for cell in record.cells if cell.verdicts]
     columns = _columns(record.cells)
-    return _template().render(
+    return page_template("matrix.html.jinja").render(
         cells=[_shown(cell) for cell in columns],
         headline=f"{plural(len(record.cells), 'trial')}, {len(record.cells) - len(settled)} without a whole record",
         problems=_problems(record),
@@ -69,10 +66,3 @@ def _problems(record: MatrixRecord) -> list[str]:
 def _shown(cell: CellResult) -> dict[str, object]:
     texts = {field: visible(getattr(cell, field)) for field in ("name", "engine", "model", "device", "cause")}
     return {**texts, "exit_code": int(cell.exit_code)}
-
-
-@cache
-def _template() -> Template:
-    loader = FileSystemLoader(Path(__file__).with_name("templates"))
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("matrix.html.jinja")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from conformance.catalogue import load_catalogue
 from conformance.faults.mechanisms import load_mechanisms
+from reports.scorecard import page_template
 
 if TYPE_CHECKING:
     from conformance.faults.matrix import Matrix
@@ -38,10 +36,7 @@ def severity_page(matrix: Matrix) -> str:
     """The page: check by fault, faults that one row alone sees, and those that are not seen for what they are."""
     specific = [outcome for outcome in matrix.faults if outcome.specific]
     rows = killers(matrix)
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("severity.html.jinja").render(
+    return page_template("severity.html.jinja").render(
         matrix=matrix,
         seen=len(specific),
         rows=rows,

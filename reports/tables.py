@@ -10,6 +10,7 @@ import msgspec
 from markupsafe import Markup
 
 from conformance.done.gates import DoneLine, Standing
+from conformance.reported import Reported
 from reports.extra import Extra, table
 from reports.text import one_line
 
@@ -17,7 +18,7 @@ _CELL = 160
 Kind = TypeVar("Kind")
 
 
-class BrokenTable(Exception):
+class BrokenTable(Reported):
     """A JSON file that is not the table it should be."""
 
     def __init__(self, path: Path, cause: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 
+from conformance.reported import Reported
+
 SCHEMA = "1.0"
 FEWEST = 10
 """Processes without which nothing can be split in two and resampled."""
@@ -21,7 +23,7 @@ RATE_SERIES = ("load", "first_token/32", "first_token/1000", "decode", "pinned")
 """Seconds, seconds, seconds, tokens a second, bytes a second."""
 
 
-class BrokenPool(Exception):
+class BrokenPool(Reported):
     """A pool that cannot be trusted; the message says where and why."""
 
     def __init__(self, path: Path, cause: str) -> None:
@@ -29,7 +31,7 @@ class BrokenPool(Exception):
         super().__init__(f"{path}: {cause}")
 
 
-class PoolTooSmall(Exception):
+class PoolTooSmall(Reported):
     """Too few values to resample."""
 
     def __init__(self, what: str, found: int) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 from scipy.special import betaincinv
 
+from conformance.reported import Reported
+
 SCHEMA = "1.0"
 CONFIDENCE = 0.95
 SEEN = 0.95
 """A dose counts as seen where it is FALSIFIED at least so often."""
 
 
-class BrokenCalibration(Exception):
+class BrokenCalibration(Reported):
     """A calibration that cannot be trusted; the message says where and why."""
 
     def __init__(self, path: Path, cause: str) -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import msgspec
 
 from conformance.corpus.checkpoint import file_sha256
+from conformance.reported import Reported
 
 _RECORD = "provenance.json"
 
 
-class ContentChanged(Exception):
+class ContentChanged(Reported):
     """Something downloaded, converted or generated that is not, byte for byte, what its goldens were made from."""
 
     def __init__(self, what: str, expected: str, found: str) -> None:

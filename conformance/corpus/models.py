@@ -8,12 +8,13 @@ from pathlib import Path
 from conformance.corpus import smollm2
 from conformance.corpus.checkpoint import CheckpointInvalid, fingerprint
 from conformance.corpus.goldens import golden_paths
+from conformance.reported import Reported
 
 RANDOM = Path(__file__).with_name("random")
 FIXTURE = Path(__file__).with_name("fixture") / "model"
 
 
-class ModelNotFound(Exception):
+class ModelNotFound(Reported):
     """A `--model` that is neither a known name nor a checkpoint; carries what was asked and why not."""
 
     def __init__(self, spec: str, reason: str) -> None:

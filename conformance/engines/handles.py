@@ -1,4 +1,4 @@
-"""The table of things an adapter holds between calls, under numbers that are never used twice."""
+"""What adapters share: the things held between calls, under numbers never used twice, and two errors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ class UnknownHandle(Exception):
     def __init__(self, handle: int) -> None:
         self.handle = handle
         super().__init__(f"handle {handle} is closed or was never opened")
+
+
+class WrongRequest(Exception):
+    """A request that makes no sense to an adapter."""
 
 
 class HandleTable:

@@ -15,7 +15,7 @@ import numpy as np
 
 from conformance.corpus.checkpoint import CheckpointInvalid
 from conformance.corpus.variants import derive
-from conformance.engines.handles import HandleTable, UnknownHandle
+from conformance.engines.handles import HandleTable, UnknownHandle, WrongRequest
 from conformance.protocol import messages as m
 from conformance.protocol.host import serve
 from conformance.protocol.tensors import write_tensor
@@ -32,10 +32,6 @@ class NoDevice(Exception):
     def __init__(self, device: str) -> None:
         self.device = device
         super().__init__(f"device {device!r}: this build of llama.cpp sees no such device")
-
-
-class WrongRequest(Exception):
-    """A request that makes no sense."""
 
 
 @dataclass(frozen=True)

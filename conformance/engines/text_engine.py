@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from conformance.corpus.checkpoint import CheckpointInvalid, fingerprint
 from conformance.corpus.variants import derive
-from conformance.engines.handles import HandleTable, UnknownHandle
+from conformance.engines.handles import HandleTable, UnknownHandle, WrongRequest
 from conformance.engines.http_server import AnswerRefused
 from conformance.protocol import messages as m
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-
-class WrongRequest(Exception):
-    """A request that makes no sense."""
 
 
 class NotTold(Exception):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conformance.engines.handles import HandleTable, UnknownHandle
+from conformance.engines.handles import HandleTable, UnknownHandle, WrongRequest
 from conformance.protocol import messages as m
 from conformance.protocol.host import serve
 from conformance.protocol.tensors import write_tensor
@@ -28,10 +28,6 @@ class NoDevice(Exception):
     def __init__(self, device: str, count: int) -> None:
         self.device, self.count = device, count
         super().__init__(f"device {device!r} is not here: torch sees {count} CUDA devices")
-
-
-class WrongRequest(Exception):
-    """A request that makes no sense."""
 
 
 @dataclass(frozen=True)

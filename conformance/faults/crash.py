@@ -66,31 +66,27 @@ def out_of_memory_aborts(plant: Plant) -> None:
     plant.replace(Device, "empty", aborting)
 
 
-@fault(expects={"F-ERR-091": "engine"}, blast=_EVERYTHING, crash=True)
-def absent_model_exits(plant: Plant) -> None:
-    """A model that is not there ends the driver."""
+def _instead_of_refusing_to_load(plant, end):
+    """Do `end` where a model would be refused."""
     from reference_engine.engine import Engine
     from reference_engine.errors import EngineError
 
-    def exiting(load, cls, *rest):
+    def ended(load, cls, *rest):
         try:
             return load(cls, *rest)
         except EngineError:
-            os._exit(1)
+            end()
 
-    plant.replace(Engine, "load", exiting)
+    plant.replace(Engine, "load", ended)
+
+
+@fault(expects={"F-ERR-091": "engine"}, blast=_EVERYTHING, crash=True)
+def absent_model_exits(plant: Plant) -> None:
+    """A model that is not there ends the driver."""
+    _instead_of_refusing_to_load(plant, lambda: os._exit(1))
 
 
 @fault(expects={"F-ERR-093": "engine"}, blast=_EVERYTHING, crash=True, seen_in="realizar 734b9965")
 def broken_model_hangs(plant: Plant) -> None:
     """A checkpoint that cannot be used is waited for."""
-    from reference_engine.engine import Engine
-    from reference_engine.errors import EngineError
-
-    def waiting(load, cls, *rest):
-        try:
-            return load(cls, *rest)
-        except EngineError:
-            time.sleep(3600)
-
-    plant.replace(Engine, "load", waiting)
+    _instead_of_refusing_to_load(plant, lambda: time.sleep(3600))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from conformance.manifest import Manifest
+from conformance.reported import Reported
 
 AREAS = (
     "numerics", "rotary", "state", "loading", "memory", "transfer", "speed", "crash", "cuda",
@@ -22,7 +23,7 @@ Replacement = Callable[..., Any]
 Machine = Literal["cpu", "gpu"]
 
 
-class UnknownFault(Exception):
+class UnknownFault(Reported):
     """No fault of this name is known."""
 
     def __init__(self, name: str) -> None:
@@ -166,10 +167,15 @@ def find_fault(name: str, module: Path | None = None) -> Fault:
     return known[name]
 
 
+def _area_of(module: str) -> str:
+    """A module of this package, or the package of modules that it belongs to; outside the project, the file's name."""
+    return module.removeprefix(f"{__package__}.").partition(".")[0]
+
+
 def _declared(function: Callable[..., Any], expects: Mapping[str, str], *rest: Any) -> Fault:
     what = " ".join((function.__doc__ or "").split())
     return Fault(
-        function.__name__.replace("_", "-"), function.__module__.rpartition(".")[2], what, rest[1], expects,
+        function.__name__.replace("_", "-"), _area_of(function.__module__), what, rest[1], expects,
         rest[0], *rest[2:],
     )  # fmt: skip
 

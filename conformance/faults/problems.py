@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
-class BadShard(Exception):
-    """A shard that is not I/N with 1 <= I <= N."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        super().__init__(f"shard {text!r}: I/N with 1 <= I <= N, as 2/3")
+from conformance.reported import Reported
 
 
-class BadDevices(Exception):
+class BadDevices(Reported):
     """Not numbers of GPUs."""
 
     def __init__(self, text: str) -> None:
@@ -21,7 +15,7 @@ class BadDevices(Exception):
         super().__init__(f"devices {text!r}: numbers with commas between, or none")
 
 
-class BrokenLedger(Exception):
+class BrokenLedger(Reported):
     """A file among the trials that is none."""
 
     def __init__(self, path: Path, cause: str) -> None:

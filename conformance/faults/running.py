@@ -13,10 +13,11 @@ from conformance.faults.ledger import HEALTHY, Entry, Ledger, ground_sha256, row
 from conformance.faults.matrix import Matrix, alarmed, healthy_results, judged, rows_for, surprising
 from conformance.faults.planting import Fault, UnknownFault
 from conformance.faults.pool import Bench, Task, Trials
-from conformance.faults.problems import BadDevices, BadShard
+from conformance.faults.problems import BadDevices
 from conformance.faults.trying import Tried
 from conformance.probes.nvml import confine, gpus
 from conformance.revision import sources_name
+from conformance.trial.sharding import parse_part
 from reports.severity import severity_page
 
 TRIED = "tried"
@@ -49,14 +50,12 @@ def shard_of(faults: Sequence[Fault], shard: str) -> list[Fault]:
     """Every N-th fault, beginning with the I-th, of a shard `I/N`; all without one.
 
     Raises:
-        BadShard: it is none.
+        NotAShard: it is none.
     """
     if not shard:
         return list(faults)
-    first, _, count = shard.partition("/")
-    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise BadShard(shard)
-    return list(faults[int(first) - 1 :: int(count)])
+    part = parse_part(shard)
+    return list(faults[part.index - 1 :: part.of])
 
 
 def confined(devices: str) -> None:

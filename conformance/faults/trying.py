@@ -22,7 +22,7 @@ from conformance.smoke import LIMITS as SMOKE_LIMITS
 from conformance.smoke import smoke
 from conformance.sources.workshop import Workshop
 from conformance.thresholds import load_thresholds
-from conformance.trial.befallen import observe_failure, observe_start, observe_survival, result_of
+from conformance.trial.befallen import concluded
 from conformance.trial.inventory import inventory
 from conformance.trial.launching import TrialEngine, launch_in, launch_of
 from conformance.trial.plan import Plan
@@ -150,16 +150,13 @@ def try_rows(manifest: LoadedManifest, plan: Plan, rows: Sequence[str], limits: 
             check = getattr(importlib.import_module(f"checks.{Path(places[row_id].file).stem}"), row.function)
             stand = Stand(row, plan, manifest, thresholds, engine)
             began = time.monotonic()
-            broken: Exception | None = None
+            raised: Exception | None = None
             try:
                 check(stand)
             except Exception as error:  # noqa: BLE001  whatever a check raises becomes a verdict
-                broken = None if observe_failure(stand, error) else error
-            if broken is None:
-                observe_survival(stand)
-                observe_start(stand)
+                raised = error
             kept += stand.kept
-            yield result_of(stand, broken, round(time.monotonic() - began, 3))
+            yield concluded(stand, raised, time.monotonic() - began)
             shutil.rmtree(plan.directory / "exchange" / row_id, ignore_errors=True)
         for other in kept:
             other.close()

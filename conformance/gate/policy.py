@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from conformance.catalogue import Catalogue
+from conformance.reported import Reported
 
 
-class BrokenGate(Exception):
+class BrokenGate(Reported):
     """A gate file that cannot be applied; the message says which entry and why."""
 
     def __init__(self, path: Path, cause: str) -> None:

@@ -10,10 +10,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pynvml
+
+from conformance.reported import Reported
+from conformance.verdicts import ExitCode
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NONE = "-1"
@@ -21,8 +24,10 @@ NONE = "-1"
 _DEVICE_FILES = "nvidia[0-9]*"
 
 
-class DeviceUnusable(Exception):
+class DeviceUnusable(Reported):
     """An NVIDIA device is visible to the operating system but its driver does not answer."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.HARNESS
 
     def __init__(self, cause: str) -> None:
         self.cause = cause

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from conformance.judge import ENGINE, Situation, judge
 from conformance.observations import Failed, Missing
 from conformance.protocol.failures import (
@@ -13,10 +15,12 @@ from conformance.protocol.failures import (
 from conformance.protocol.messages import Capability, DeviceOpen, Handle
 from conformance.protocol.tensors import BrokenTensor
 from conformance.record import RowResult
+from conformance.trial.room import room_is_gone
 from conformance.trial.stand import AnswerFellShort, NotTried, Stand
 from conformance.verdicts import Verdict
 
 STARTS = "F-BUILD-001"
+_TRACE_CHARACTERS = 6000
 
 
 def observe_failure(stand: Stand, error: Exception) -> bool:
@@ -88,7 +92,22 @@ def _observe(stand: Stand, befell: Failed | Missing) -> None:
     stand.observe(befell)
 
 
-def result_of(stand: Stand, broken: Exception | None, duration: float) -> RowResult:
+def concluded(stand: Stand, error: Exception | None, duration: float) -> RowResult:
+    """The result of a row whose check has ended, by this error or by itself; nothing is blamed on a full disk."""
+    broken = None if error is None or observe_failure(stand, error) else error
+    if broken is not None:
+        trace = "".join(traceback.format_exception(broken))[-_TRACE_CHARACTERS:]
+        stand.attach_text("harness-error.txt", trace)
+    else:
+        observe_survival(stand)
+        observe_start(stand)
+    result = _result_of(stand, broken, round(duration, 3))
+    if result.violates and (full := room_is_gone(stand.plan.directory)):
+        return _result_of(stand, full, result.duration_s)
+    return result
+
+
+def _result_of(stand: Stand, broken: Exception | None, duration: float) -> RowResult:
     """Judge the row, or record the harness's own fault."""
     row, plan = stand.row, stand.plan
     situation = Situation(gpu=plan.gpu, is_reference=plan.is_reference)

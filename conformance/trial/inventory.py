@@ -6,17 +6,22 @@ import ast
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
 from conformance.catalogue import Catalogue
+from conformance.reported import Reported
+from conformance.verdicts import ExitCode
 
 CHECKS_DIRECTORY = Path(__file__).resolve().parent.parent.parent / "checks"
 _CHECK_NAME = re.compile(r"test_f_[a-z]+_\d{3}")
 
 
-class CatalogueMismatch(Exception):
+class CatalogueMismatch(Reported):
     """Checks and rows are not one to one; running would leave a hole that looks like a pass."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.HARNESS
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)

