@@ -79,7 +79,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Write the generated pages, build the site and the API reference into `site/`; a warning is an error."""
-    install(session, "--editable", ".[docs]", *SITE_TOOLS)
+    install(session, "--editable", ".[docs,parquet]", *SITE_TOOLS)
     session.run("python", "-m", "conformance.documentation")
     session.run("python", "-m", "mkdocs", "build", "--strict", "--quiet", env={"NO_MKDOCS_2_WARNING": "1"})
     session.run("python", "-W", "error", "-m", "pdoc", "--output-directory", "site/api", "reference_engine", "reports")

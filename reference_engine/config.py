@@ -26,6 +26,8 @@ DEFAULT_ROPE_THETA = 10_000.0
 DEFAULT_RMS_NORM_EPS = 1e-6
 DEFAULT_WINDOW = 4096
 DEFAULT_FULL_LAYERS = 28
+MOST_LAYERS = 10_000
+"""Far beyond any model; lists of layers are made before a tensor is looked for, and must stay small."""
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -146,7 +148,7 @@ def read_config(files: SideFiles) -> ModelConfig:
         architecture=architecture,
         hidden_size=fields.count("hidden_size"),
         intermediate_size=fields.count("intermediate_size"),
-        num_layers=fields.count("num_hidden_layers"),
+        num_layers=fields.count("num_hidden_layers", most=MOST_LAYERS),
         num_heads=heads,
         num_kv_heads=kv_heads,
         head_dim=head_dim,
@@ -197,7 +199,7 @@ def _heads(fields: _Fields, family: Family) -> tuple[int, int, int]:
 
 def _windows(fields: _Fields, family: Family) -> tuple[int | None, ...]:
     """The sliding window of each layer."""
-    layers = fields.count("num_hidden_layers")
+    layers = fields.count("num_hidden_layers", most=MOST_LAYERS)
     window: int | None = None
     if family.windows == "every" and not fields.is_null("sliding_window"):
         window = fields.count("sliding_window", DEFAULT_WINDOW)
@@ -295,10 +297,10 @@ class _Fields:
     def get(self, name: str, default: Any = None) -> Any:
         return self.raw.get(name, default)
 
-    def count(self, name: str, default: int | None = None, least: int = 1) -> int:
+    def count(self, name: str, default: int | None = None, least: int = 1, most: int = 2**31 - 1) -> int:
         value = self._required(name, default)
-        if type(value) is not int or not least <= value < 2**31:
-            self.fail(name, f"{quote(str(value))} is not an integer of at least {least}")
+        if type(value) is not int or not least <= value <= most:
+            self.fail(name, f"{quote(str(value))} is not an integer of at least {least} and at most {most}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:

@@ -101,6 +101,7 @@ def test_head_dim_need_not_be_hidden_over_heads(tmp_path):
         ("hidden_size", 66),
         ("hidden_size", 2**40),
         ("num_hidden_layers", None),
+        ("num_hidden_layers", 2**31 - 1),
         ("num_key_value_heads", 3),
         ("head_dim", 15),
         ("rms_norm_eps", "1e-6"),
