@@ -149,8 +149,9 @@ class Device:
             torch.cuda.synchronize(self.torch)
 
     def trim(self) -> None:
-        """Give memory that the allocator holds without use back to the driver."""
+        """Give memory back to the driver: what the allocator holds without use, and the workspaces of cuBLAS."""
         if self.is_cuda:
+            forget_workspaces()
             torch.cuda.empty_cache()
 
     def spin(self, milliseconds: float) -> None:
@@ -205,6 +206,11 @@ class Device:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def forget_workspaces() -> None:
+    """Let cuBLAS's workspaces go, one for every thread's handle on every stream; the next product takes a new one."""
+    torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - torch's own graphs call it so
 
 
 def _multiply_f32_exactly() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from reference_engine.device import forget_workspaces
 from reference_engine.errors import DeviceFailed
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class StepGraphs:
         graph = torch.cuda.CUDAGraph()
         with _beside(self.device.torch), _without_collection():
             # Other threads may go on using the device: only calls of this one can spoil the recording.
+            # A workspace that replays write must be the graph's own, for others go when memory is given back.
+            forget_workspaces()
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 logits = step()
@@ -80,6 +83,8 @@ class StepGraphs:
                     # Libraries report their failures so; those of memory and device the guard knows.
                     raise DeviceFailed(str(self.device.torch), f"recording a step: {error}") from None
                 raise
+            finally:
+                forget_workspaces()
         return Captured(graph, logits)
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:

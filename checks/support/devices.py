@@ -49,6 +49,7 @@ def witness_memory(stand: Stand, engine: Engine | None = None) -> int:
     return memory_in_use(stand.plan.device_index) if mine is None else mine
 
 
+WORK_OF_MODELS = frozenset({"model.load", "model.logits", "generate"})
 _BASELINES: dict[int, int] = {}
 
 
@@ -56,9 +57,10 @@ def bare_process_memory(stand: Stand) -> int:
     """What the engine's process held when it was new: a context and its libraries, and not one tensor.
 
     An engine that caches freed memory may hold more than its live tensors, never less; so what it holds beyond
-    this is compared with what it must hold. A process whose first moments were not seen is replaced.
+    this is compared with what it must hold. A process whose first moments were not seen is replaced, and so is one
+    that ran a model: libraries keep their workspaces and the code of each kernel they ever ran, which is no leak.
     """
-    if stand.engine.pid not in _BASELINES:
+    if stand.engine.pid not in _BASELINES or not stand.engine.served.isdisjoint(WORK_OF_MODELS):
         stand.engine.restart()
         with stand.opened_device() as device:
             small_product(stand, device.handle)

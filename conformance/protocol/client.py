@@ -41,6 +41,8 @@ class Engine:
         self.launch = launch
         self.limits = limits or Limits()
         self.starts = 0
+        self.served: set[str] = set()
+        """Methods that the present process was asked for."""
         self._driver: Driver | None = None
         self._info: EngineInfo | None = None
 
@@ -82,6 +84,7 @@ class Engine:
         capability = METHODS[method].capability
         if capability is not None and capability not in self.info.capabilities:
             raise CapabilityNotOffered(method, capability)
+        self.served.add(method)
         try:
             return driver.call(method, params, timeout=timeout)
         except (EngineRefused, TypeError, ValueError):
@@ -139,6 +142,7 @@ class Engine:
     def _start(self) -> Driver:
         launch = self.launch
         self.starts += 1
+        self.served = set()
         driver = Driver.spawn(
             launch.command, cwd=launch.cwd, env=launch.env, run_dir=launch.run_dir, limits=self.limits
         )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 # Volta and older lack what Triton's compiler asks for; dependent launch came with Hopper.
 LEAST_CAPABILITY = (8, 0)
 OVERLAP_CAPABILITY = (9, 0)
-ASKED_FOR = "APR_FUSED"
-"""Not the default: trials on an H100 ended in "function takes exactly 29 arguments (25 given)", yet unexplained."""
+FUSED = "APR_FUSED"
+"""0 lets torch decode, to compare."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Choice:
 
 def fused_step(model: SafeTensorsCudaModel) -> Choice:
     """The fused step of a model, with every kernel loaded, where it knows the model and Triton works."""
-    if os.environ.get(ASKED_FOR) != "1":
-        return Choice(None, f"fused kernels were not asked for ({ASKED_FOR}=1)")
+    if os.environ.get(FUSED) == "0":
+        return Choice(None, f"{FUSED}=0 asks for torch's kernels")
     capability = torch.cuda.get_device_capability(model.device.torch)
     reason = unsupported(model.config)
     if reason is not None or capability < LEAST_CAPABILITY:

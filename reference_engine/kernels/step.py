@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import torch
 
 from reference_engine.kernels.attention import attend, combine
 from reference_engine.kernels.linear import gate_up, head, project
+from reference_engine.kernels.loading import load_all
 from reference_engine.kernels.plan import Plan, Tile, power_of_two
 from reference_engine.kernels.tokens import choose, embed
 
@@ -71,9 +71,9 @@ class Launch:
         """Queue it on the current stream of the current device."""
         self.kernel[self.grid](*self.arguments, **self.constants)
 
-    def load(self) -> None:
-        """Compile it, or find it in Triton's cache, and bring it to the current device with its launcher."""
-        self.kernel.warmup(*self.arguments, grid=self.grid, **self.constants)._init_handles()  # noqa: SLF001
+    def compile(self) -> Any:
+        """The compiled kernel, perhaps of Triton's cache; it is not on the device yet."""
+        return self.kernel.warmup(*self.arguments, grid=self.grid, **self.constants)
 
 
 class FusedStep:
@@ -100,17 +100,13 @@ class FusedStep:
         self._choice(state).run()
 
     def load(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> None:
-        """Compile and load every kernel of the step, nearly all at the same time; nothing runs.
+        """Compile and load every kernel of the step; nothing runs.
 
         Raises:
             Exception: Whatever Triton raises where it cannot.
         """
-        first, *others = [*self._launches(model, state, length, model.weights.layers[:1]), self._choice(state)]
-        device = model.device.torch
-        with ThreadPoolExecutor(len(others), initializer=torch.cuda.set_device, initargs=(device,)) as pool:
-            # The first alone: with it, Triton reads all of itself for the keys of its cache.
-            pool.submit(first.load).result()
-            list(pool.map(Launch.load, others))
+        launches = [*self._launches(model, state, length, model.weights.layers[:1]), self._choice(state)]
+        load_all(launches, model.device.torch)
 
     def _launches(
         self, model: SafeTensorsCudaModel, state: DecodeState, length: int, layers: tuple[LayerWeights, ...]

@@ -162,6 +162,17 @@ def test_unloading_releases_graphs_and_their_pool_and_a_reload_works(checkpoint,
     assert before[1] - torch.cuda.mem_get_info(0)[0] < 8 * MIB
 
 
+def test_nothing_is_left_of_a_model_that_threads_and_streams_ran(checkpoint, device):
+    device.trim()
+    before = torch.cuda.memory_reserved()
+    for _ in range(2):
+        model = load(checkpoint, device)
+        # A prompt too long for a graph, and steps through one: products on two streams, and in the threads of the load.
+        run(model, 40, PROMPT * 60)
+        model.unload()
+    assert torch.cuda.memory_reserved() - before <= 2 * MIB
+
+
 def test_unloading_under_way_ends_the_request_and_nothing_is_replayed(tied, device):
     model = load(tied, device)
     _, ids = generate(model, GenerationRequest(PROMPT, 200, ignore_eos=True))

@@ -18,7 +18,7 @@ from reference_engine.warmup import warming_up
 
 @pytest.fixture
 def model(make, tmp_path, monkeypatch):
-    monkeypatch.setenv(choosing.ASKED_FOR, "1")
+    monkeypatch.delenv(choosing.FUSED, raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     return SafeTensorsCudaModel.from_safetensors(make("tied", tmp_path), Device(0, "cpu"))
 
@@ -64,7 +64,7 @@ def test_old_devices_are_declined(model, monkeypatch):
 def test_without_triton_torch_decodes(model, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "triton"]:
         monkeypatch.delitem(sys.modules, name)
-    for name in ("attention", "linear", "overlap", "step", "tokens", "toolchain"):
+    for name in ("attention", "linear", "loading", "overlap", "step", "tokens", "toolchain"):
         monkeypatch.delitem(sys.modules, f"reference_engine.kernels.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
     choice = choosing.fused_step(model)
@@ -93,6 +93,6 @@ def test_heads_of_a_program_divide_those_that_share(shared, heads, expected):
     assert Split(64, heads, 4).per_program(shared) == expected
 
 
-def test_nobody_decodes_by_fused_kernels_who_did_not_ask_for_them(model, monkeypatch):
-    monkeypatch.delenv(choosing.ASKED_FOR)
-    assert choosing.fused_step(model).step is None
+def test_who_asks_for_it_decodes_by_torch(model, monkeypatch):
+    monkeypatch.setenv(choosing.FUSED, "0")
+    assert choosing.fused_step(model) == choosing.Choice(None, "APR_FUSED=0 asks for torch's kernels")
