@@ -34,6 +34,7 @@ def test_f_int_096(stand: Stand) -> None:
     stand.equal("terminal_answers", expected=2, observed=len(re.findall(first, talked.stdout)))
     stand.equal("eof_status", expected=0, observed=talked.status)
     stopped = on_terminal(stand, command, [Step(r"\S", b"\x03")])
+    stand.attach_text("interrupted.txt", stopped.stdout)
     stand.equal("interrupt_ends", expected=True, observed=stopped.status is not None and stopped.trace is None)
 
 

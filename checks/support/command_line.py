@@ -142,11 +142,9 @@ def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, 
                 os.write(terminal, pending.pop(0).send)
             piece = _read_terminal(terminal)
             if piece is None:
-                return Output(_status(pid), seen, "", time.monotonic() - began)
+                break
             seen += piece
-        os.kill(pid, signal.SIGKILL)
-        _status(pid)
-        return Output(None, seen, "", time.monotonic() - began)
+        return Output(_status(pid, began + timeout), seen, "", time.monotonic() - began)
     finally:
         os.close(terminal)
 
@@ -156,6 +154,7 @@ def _become(stand: Stand, command: Sequence[str]) -> None:
     try:
         # A harness that was started in the background ignores ^C, and so would the program under the terminal.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
         os.chdir(stand.directory)
         environment = engine_environment(cli(stand).env | {"TERM": "dumb", "COLUMNS": "200"})
         os.execvpe(command[0], list(command), environment)  # noqa: S606  arguments are a list, no shell
@@ -174,9 +173,17 @@ def _read_terminal(terminal: int) -> str | None:
     return piece.decode(errors="replace") if piece else None
 
 
-def _status(pid: int) -> int:
-    _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+def _status(pid: int, until: float) -> int | None:
+    """The exit status; None where the process had to be killed at `until`, with what else is in its session."""
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= until:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return None
+        time.sleep(_POLL_S)
 
 
 def answer_of(stand: Stand, output: Output) -> str:

@@ -1,12 +1,16 @@
 """Commands of the engine run under the guard: their streams, how they end, and nothing left of them."""
 
+import os
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import psutil
 import pytest
 from control_stands import stand_of
 
-from checks.support.command_line import run_command
+from checks.support.command_line import Step, on_terminal, run_command
 from conformance.manifest import load_manifest
 
 
@@ -40,3 +44,45 @@ def test_endless_output_is_bounded(ran):
 
     assert output.status is None
     assert len(output.stdout) < 6 * 1024 * 1024
+
+
+def test_a_terminal_s_interrupt_reaches_the_program_also_where_the_harness_blocks_it(tmp_path):
+    blocking = (
+        "import signal, subprocess, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); "
+        "sys.exit(subprocess.call(sys.argv[1:]))"
+    )
+    inner = f"""
+from pathlib import Path
+from control_stands import stand_of
+from checks.support.command_line import Step, on_terminal
+from conformance.manifest import load_manifest
+with stand_of(Path({str(tmp_path / "inner")!r}), "Healthy", "F-INT-096") as stand:
+    stand.manifest = load_manifest("reference")
+    asks = ["/bin/sh", "-c", "echo ready; exec sleep 986"]
+    print(on_terminal(stand, asks, [Step("ready", bytes([3]))], timeout=20.0).status)
+"""
+    (tmp_path / "inner").mkdir()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", blocking, sys.executable, "-c", inner],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.stdout.split() == ["-2"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "program", ["trap '' INT; echo ready; exec sleep 985", "echo ready; exec >&- 2>&- <&-; sleep 985"]
+)
+def test_a_program_that_stays_on_after_its_terminal_spoke_is_ended(tmp_path, program):
+    (tmp_path / "two").mkdir()
+    with stand_of(tmp_path / "two", "Healthy", "F-INT-096") as stand:
+        stand.manifest = load_manifest("reference")
+        began = time.monotonic()
+        output = on_terminal(
+            stand, ["/bin/sh", "-c", program], [Step("ready", b"\x03")] if "trap" in program else [], timeout=1.5
+        )
+
+    assert (output.status, output.stdout.split()) in [(None, ["ready"]), (None, ["ready", "^C"])]
+    assert time.monotonic() - began < 20
+    assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "985"]]
