@@ -18,6 +18,8 @@ from checks.support.errors import observe_clear_failure
 from checks.support.quality import chat_golden
 from conformance.trial.stand import Stand
 
+PROMPT_READ_S = 0.5
+
 
 def test_f_int_096(stand: Stand) -> None:
     golden, prompt = chat_golden(stand)
@@ -33,7 +35,7 @@ def test_f_int_096(stand: Stand) -> None:
     stand.attach_text("terminal.txt", talked.stdout)
     stand.equal("terminal_answers", expected=2, observed=len(re.findall(first, talked.stdout)))
     stand.equal("eof_status", expected=0, observed=talked.status)
-    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03")])
+    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03", pause=PROMPT_READ_S)])
     stand.attach_text("interrupted.txt", stopped.stdout)
     stand.equal("interrupt_ends", expected=True, observed=stopped.status is not None and stopped.trace is None)
 

@@ -15,10 +15,10 @@ import torch
 
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.errors import UnsupportedDtype
-from reference_engine.storage import TORCH_DTYPES, CudaStorage, PinnedRing, as_bytes
+from reference_engine.storage import TORCH_DTYPES, CudaStorage, Part, PinnedRing, as_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from reference_engine.checkpoint import Located
@@ -71,27 +71,26 @@ def require_weight_dtype(name: str, located: Located) -> None:
 
 
 class _Chunk(NamedTuple):
-    """A stretch of a file no longer than a slab, and the device bytes that its parts belong to."""
+    """A stretch of a file no longer than a slab, and the device memory that its parts belong to."""
 
     file: TensorFile
     offset: int
     length: int
-    parts: list[tuple[torch.Tensor, int]]
+    parts: list[Part]
 
 
-def transfer(moves: Iterable[tuple[Located, torch.Tensor]], device: Device) -> None:
+def transfer(moves: Sequence[tuple[Located, torch.Tensor]], device: Device) -> None:
     """Fill device tensors with the bytes of file entries, and wait until they are there.
 
     Args:
         moves: Entries and contiguous tensors of the same number of bytes; no two tensors overlap.
         device: Where the tensors lie.
     """
-    chunks = list(_chunks(moves))
     if not device.is_cuda:
-        for file, offset, _, parts in chunks:
-            for target, skip in parts:
-                file.read_into(offset + skip, target.numpy().data)
+        for located, tensor in moves:
+            located.file.read_into(located.file.data_start + located.entry.begin, as_bytes(tensor).numpy().data)
         return
+    chunks = list(_chunks(moves))
     left = iter(chunks)
     readers = max(1, min(READERS, len(chunks), os.cpu_count() or 1))
     # The current device is a thread's own; page-locking on another one would make a context there.
@@ -110,7 +109,7 @@ def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
     ring.follow()
     try:
         for turn, chunk in enumerate(chunks):
-            chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: chunk.length])
+            chunk.file.read_into(chunk.offset, ring.view(turn)[: chunk.length])
             ring.send(turn, chunk.parts)
     except BaseException:
         # One chunk that fails fails the load: the other threads find nothing left.
@@ -127,17 +126,17 @@ def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
     chunk: _Chunk | None = None
     for located, tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
         file, entry = located.file, located.entry
-        target = as_bytes(tensor)
-        offset = file.data_start + entry.begin
+        # SAFETY: the tensor has the entry's size, and outlives the transfer, which is waited for.
+        target, offset = tensor.data_ptr(), file.data_start + entry.begin
         for begin in range(0, entry.nbytes, LOAD_SLAB_BYTES):
-            part = target[begin : begin + LOAD_SLAB_BYTES]
-            end = offset + begin + part.numel()
+            nbytes = min(LOAD_SLAB_BYTES, entry.nbytes - begin)
+            end = offset + begin + nbytes
             if chunk is not None and (chunk.file is not file or end > chunk.offset + LOAD_SLAB_BYTES):
                 yield chunk
                 chunk = None
             if chunk is None:
                 chunk = _Chunk(file, offset + begin, 0, [])
-            chunk.parts.append((part, offset + begin - chunk.offset))
+            chunk.parts.append(Part(target + begin, nbytes, offset + begin - chunk.offset))
             chunk = chunk._replace(length=end - chunk.offset)
     if chunk is not None:
         yield chunk

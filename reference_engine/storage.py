@@ -9,7 +9,7 @@ import math
 import mmap
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 
@@ -135,6 +135,14 @@ class CudaStorage:
             self.drop()
 
 
+class Part(NamedTuple):
+    """A stretch of device memory, and where its bytes lie in a slab."""
+
+    address: int
+    nbytes: int
+    offset: int
+
+
 class PinnedRing:
     """Page-locked slabs on a stream of their own; none is refilled before its last copy has finished.
 
@@ -154,6 +162,7 @@ class PinnedRing:
         self.stream = torch.cuda.Stream(device.torch)
         self._memory = _page_locked(device, slab_bytes * slabs)
         self._slabs: tuple[torch.Tensor, ...] = self._memory.split(slab_bytes)
+        self._views: list[memoryview] = [slab.numpy().data for slab in self._slabs]
         weakref.finalize(self, _release, self._memory)
         self._copied = [torch.cuda.Event() for _ in range(slabs)]
         self._device = device
@@ -173,15 +182,20 @@ class PinnedRing:
         self._copied[place].synchronize()
         return self._slabs[place]
 
-    def send(self, turn: int, parts: Sequence[tuple[torch.Tensor, int]]) -> None:
-        """Queue copies out of the turn's slab: pairs of device bytes and where they lie in the slab."""
+    def view(self, turn: int) -> memoryview:
+        """Like `slab`, as memory that a file can be read into."""
+        self._copied[turn % len(self._slabs)].synchronize()
+        return self._views[turn % len(self._slabs)]
+
+    def send(self, turn: int, parts: Sequence[Part]) -> None:
+        """Queue copies out of the turn's slab into device memory that outlives them."""
         place = turn % len(self._slabs)
         # SAFETY: the slab's address is used while the ring holds it.
         start, stream = self._slabs[place].data_ptr(), self.stream.cuda_stream
         copy = _runtime().cudaMemcpyAsync
-        for target, offset in parts:
+        for address, nbytes, offset in parts:
             # SAFETY: both ends lie in memory that outlives the copy, and the target is as long as what is read.
-            code = copy(target.data_ptr(), start + offset, target.nbytes, HOST_TO_DEVICE, stream)
+            code = copy(address, start + offset, nbytes, HOST_TO_DEVICE, stream)
             if code != 0:
                 raise DeviceFailed(str(self._device.torch), f"copying to the device: CUDA error {code}")
         self._copied[place].record(self.stream)
@@ -195,16 +209,20 @@ class PinnedRing:
         for begin in range(0, source.numel(), self.slab_bytes):
             part = source[begin : begin + self.slab_bytes]
             self.slab(self._uploads)[: part.numel()].copy_(part)
-            self.send(self._uploads, [(target[begin : begin + part.numel()], 0)])
+            # SAFETY: the target outlives the copies, for the current stream is made to wait for them.
+            self.send(self._uploads, [Part(target.data_ptr() + begin, part.numel(), 0)])
             self._uploads += 1
         torch.cuda.current_stream(self._device.torch).wait_stream(self.stream)
 
 
 @functools.cache
-def _runtime() -> ctypes.CDLL:
-    """The CUDA runtime that torch has loaded: a copy issued here costs a tenth of one by torch's dispatcher."""
+def _runtime() -> ctypes.PyDLL:
+    """The CUDA runtime that torch has loaded: a copy issued here costs a tenth of one by torch's dispatcher.
+
+    Its calls keep the interpreter: among a dozen readers, to give it away and wait for it takes longer than to queue.
+    """
     # SAFETY: the library is already in the process, under the name that torch's own build asks for.
-    runtime = ctypes.CDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
+    runtime = ctypes.PyDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
     runtime.cudaMemcpyAsync.argtypes = [
         ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
     ]  # fmt: skip

@@ -121,10 +121,15 @@ def _wait(process: GuardedProcess, deadline: float, probe: Callable[[], int] | N
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of a dialogue on a terminal: wait until the pattern is seen, then send."""
+    """One step of a dialogue on a terminal: wait until the pattern is seen, and `pause` seconds more, then send.
+
+    A program that a signal reaches between its last look and the read of its terminal sleeps on, by no fault of its
+    own (signal(7)); nobody types within microseconds of a prompt.
+    """
 
     wait_for: str
     send: bytes
+    pause: float = 0.0
 
 
 def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, timeout: float = 120.0) -> Output:
@@ -139,7 +144,9 @@ def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, 
         while time.monotonic() - began < timeout:
             if pending and (match := re.search(pending[0].wait_for, seen[told:])):
                 told += match.end()
-                os.write(terminal, pending.pop(0).send)
+                step = pending.pop(0)
+                time.sleep(step.pause)
+                os.write(terminal, step.send)
             piece = _read_terminal(terminal)
             if piece is None:
                 break

@@ -198,11 +198,10 @@ def copies_block(plant: Plant) -> None:
     def blocking(send, self, turn, parts):
         slab = self._slabs[turn % len(self._slabs)]
         self.stream.synchronize()
-        for target, offset in parts:
-            # SAFETY: both tensors outlive the call, which blocks; the target's size bounds what is copied.
+        for address, nbytes, offset in parts:
+            # SAFETY: both ends outlive the call, which blocks; the part's size bounds what is copied.
             copied = ctypes.CDLL(None).cudaMemcpy(
-                ctypes.c_void_p(target.data_ptr()), ctypes.c_void_p(slab.data_ptr() + offset),
-                ctypes.c_size_t(target.numel()), 1,
+                ctypes.c_void_p(address), ctypes.c_void_p(slab.data_ptr() + offset), ctypes.c_size_t(nbytes), 1,
             )  # fmt: skip
             assert copied == 0
         send(self, turn, [])

@@ -1,19 +1,17 @@
-"""Kernels brought to a device side by side, and each launcher by one thread of one process at a time.
+"""Kernels brought to a device: compiled side by side, their launchers taken into the process one at a time.
 
-Triton builds the launcher of a kernel as a C extension in its cache, and whoever builds the same one later replaces the
-file. CPython knows the libraries that it has opened by device and inode, and notes the inode before it opens the path
-(`_PyImport_FindSharedFuncptr`). A file replaced between the two leaves a freed inode in that table, and the next
-launcher whose file gets this number is taken for the one opened then: "function takes exactly 29 arguments (25 given)",
-from kernels that are right.
+Triton's launcher of a kernel is a C extension, and all of them have one name. CPython gives every extension that is
+imported a second time under a name the same module, the one in `sys.modules`, and fills it anew: two threads that do so
+at once find each other's function in it ("function takes exactly 29 arguments (25 given)"). Only what no thread has
+imported before is a module of its own. Processes that fill an empty cache replace each other's files, between the
+moment when CPython notes a file's inode and the one when it opens it; so they wait for one another.
 """
 
 from __future__ import annotations
 
 import fcntl
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +20,13 @@ import torch
 from reference_engine.kernels.toolchain import triton
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from reference_engine.kernels.step import Launch
 
+Launcher = tuple[str, ...]
 LOCK = "launchers.lock"
+_imported: set[Launcher] = set()
 
 
 def load_all(launches: Sequence[Launch], device: torch.device) -> None:
@@ -40,16 +40,31 @@ def load_all(launches: Sequence[Launch], device: torch.device) -> None:
     with _alone_with(Path(triton.knobs.cache.dir)), threads as pool:
         # The first alone: with it, Triton reads all of itself for the keys of its cache.
         compiled = [pool.submit(first.compile).result(), *pool.map(lambda launch: launch.compile(), others)]
-        for turn in turns(compiled):
-            list(pool.map(lambda kernel: kernel._init_handles(), turn))  # noqa: SLF001 - the public ways launch
+        new, known = sorted_out(compiled, _imported)
+        _imported.update(map(_launcher, compiled))
+        list(pool.map(_bring, new))
+        for kernel in known:
+            pool.submit(_bring, kernel).result()
 
 
-def turns(kernels: Iterable[Any]) -> list[list[Any]]:
-    """Compiled kernels in turns: no two of a turn have a launcher in common, which Triton makes of the signature."""
-    alike: defaultdict[tuple[str, ...], list[Any]] = defaultdict(list)
+def sorted_out(kernels: Iterable[Any], imported: Collection[Launcher]) -> tuple[list[Any], list[Any]]:
+    """Kernels whose launcher is new to this process, one of each, and all others."""
+    seen = set(imported)
+    new: list[Any] = []
+    known: list[Any] = []
     for kernel in kernels:
-        alike[tuple(kernel.src.signature.values())].append(kernel)
-    return [[kernel for kernel in turn if kernel is not None] for turn in zip_longest(*alike.values())]
+        (known if _launcher(kernel) in seen else new).append(kernel)
+        seen.add(_launcher(kernel))
+    return new, known
+
+
+def _launcher(kernel: Any) -> Launcher:
+    """What Triton makes a launcher of: kernels that differ in it never share one."""
+    return tuple(kernel.src.signature.values())
+
+
+def _bring(kernel: Any) -> None:
+    kernel._init_handles()  # noqa: SLF001 - the public ways launch it too
 
 
 @contextmanager
