@@ -45,6 +45,13 @@ class TooLong(Exception):
         super().__init__(f"{positions} positions, more than the context's {limit}")
 
 
+class NoTokenizer(Exception):
+    """Text for a model whose file has no tokenizer."""
+
+    def __init__(self) -> None:
+        super().__init__("the file has no tokenizer: give ids")
+
+
 class Log:
     """Keeps the library's errors of the moment; everything else that it says is dropped."""
 
@@ -64,6 +71,7 @@ class Model:
     Attributes:
         positions: Length of the context.
         vocab_size: Rows of the head.
+        has_tokenizer: Whether the file has one; asked for text without one, the library ends the process.
         on_gpu: Whether its layers were put on a CUDA device.
     """
 
@@ -80,6 +88,7 @@ class Model:
             raise ModelRefused(path, log.errors)
         self._vocab = c.llama_model_get_vocab(self._model)
         self.vocab_size = int(c.llama_vocab_n_tokens(self._vocab))
+        self.has_tokenizer = c.llama_vocab_type(self._vocab) != c.LLAMA_VOCAB_TYPE_NONE
         self._batch = c.llama_batch_init(CHUNK, 0, 1)
 
     def close(self) -> None:
@@ -130,7 +139,13 @@ class Model:
             batch.logits[index] = index >= first_wanted
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Ids of a text; names of special tokens in it become their ids if `special`."""
+        """Ids of a text; names of special tokens in it become their ids if `special`.
+
+        Raises:
+            NoTokenizer: the file has none.
+        """
+        if not self.has_tokenizer:
+            raise NoTokenizer
         raw = text.encode()
         room = len(raw) + 8
         ids = (c.llama_token * room)()
@@ -138,7 +153,9 @@ class Model:
         return list(ids[:count])
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Text of ids, special tokens left out unless told otherwise."""
+        """Text of ids, special tokens left out unless told otherwise; empty where the file has no tokenizer."""
+        if not self.has_tokenizer:
+            return ""
         return b"".join(self._piece(token, special=special) for token in ids).decode(errors="replace")
 
     def _piece(self, token: int, *, special: bool) -> bytes:

@@ -88,12 +88,12 @@ class LlamaCppEngine:
 
     def describe_error(self, error: Exception) -> m.ErrorData | None:
         """Kinds of what the adapter and the converter raise."""
-        from conformance.engines.llama_cpp_binding import DecodeFailed, ModelRefused, TooLong
+        from conformance.engines.llama_cpp_binding import DecodeFailed, ModelRefused, NoTokenizer, TooLong
 
         kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], m.ErrorKind]] = [
             (UnknownHandle, m.ErrorKind.CLOSED_HANDLE),
             (NoDevice, m.ErrorKind.DEVICE_NOT_FOUND),
-            ((WrongRequest, TooLong), m.ErrorKind.INVALID_ARGUMENT),
+            ((WrongRequest, TooLong, NoTokenizer), m.ErrorKind.INVALID_ARGUMENT),
             (FileNotFoundError, m.ErrorKind.FILE_NOT_FOUND),
             (PermissionError, m.ErrorKind.PERMISSION_DENIED),
             ((ModelRefused, CheckpointInvalid), m.ErrorKind.INVALID_MODEL),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from conformance.corpus.geometry import QWEN2_5_1_5B, geometry_checkpoint
 from conformance.corpus.goldens import load_goldens
 from conformance.corpus.models import resolve_model
 from conformance.corpus.variants import derive
@@ -25,6 +26,15 @@ from conformance.smoke import smoke
 from conformance.trial.launching import launch_in
 
 pytest.importorskip("llama_cpp")
+SMALL = QWEN2_5_1_5B | {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +92,18 @@ def test_a_gguf_file_and_the_directory_it_was_made_of_are_one_model(engine, gold
     assert answer.ids == list(case.ids)
     assert loaded.config.tie_word_embeddings
     assert not loaded.used_gpu
+
+
+def test_a_model_without_a_tokenizer_is_asked_by_ids(engine):
+    checkpoint = geometry_checkpoint("F32", SMALL)
+    loaded = engine.call("model.load", ModelLoad(str(checkpoint), "cpu", "F32"))
+    answer = engine.call("generate", Generate(loaded.handle, 6, prompt_ids=[5, 6, 7], ignore_eos=True))
+    with pytest.raises(EngineRefused) as refused:
+        engine.call("tokenizer.encode", Encode(loaded.handle, "a cat"))
+    engine.call("model.unload", Handle(loaded.handle))
+
+    assert (len(answer.ids), answer.text) == (6, "")
+    assert refused.value.kind is ErrorKind.INVALID_ARGUMENT
 
 
 def test_text_goes_through_its_own_tokenizer_and_template(engine, model, goldens):
