@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 from conformance.corpus.models import FIXTURE
@@ -38,12 +41,26 @@ FRAME = re.compile(r"Host Frame: ?(\S+)")
 
 
 def check(program: str, target: Path, seconds: float) -> str:
-    """Run a program under the tool; what it said, which is also left in `target`."""
+    """Run a program under the tool; what it said, which is also left in `target`. Nothing of it goes on running."""
     command = ["compute-sanitizer", "--tool", "memcheck", "--leak-check", "full", sys.executable, "-c", program]
-    # Without the caching allocator every tensor is an allocation of its own, whose bounds the tool knows.
-    environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    with target.open("wb") as file:
-        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=seconds, check=False, env=environment)
+    with tempfile.TemporaryDirectory() as scratch, target.open("w+b") as file:
+        # Without the caching allocator every tensor is an allocation of its own, whose bounds the tool knows. Kernels
+        # come from a cache of its own, which nobody else waits for.
+        environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "TRITON_CACHE_DIR": scratch}
+        process = subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )  # fmt: skip
+        try:
+            ended = f"exit status {process.wait(timeout=seconds)}"
+        except subprocess.TimeoutExpired:
+            ended = f"cut after {seconds:.0f} s"
+        finally:
+            # The tool may end before what it watches.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        file.seek(0, os.SEEK_END)
+        file.write(f"========= {ended}\n".encode())
     return target.read_text(encoding="utf-8", errors="replace")
 
 
@@ -80,6 +97,9 @@ def main() -> None:
         empty, ours = (
             check(program, text, chosen.seconds) for program, text in zip((EMPTY, GENERATION), texts, strict=True)
         )
+    for name, text in (("empty program", empty), ("generation", ours)):
+        if errors(text) is None:
+            print(f"{name}: no summary; its last line: {(text.strip().splitlines() or ['nothing'])[-1]}")
     beyond = leaks(ours) - leaks(empty)
     print(f"empty program: {errors(empty)} errors, {leaks(empty).total()} leak records")
     own = beyond.total()

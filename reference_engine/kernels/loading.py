@@ -10,10 +10,11 @@ moment when CPython notes a file's inode and the one when it opens it; so they w
 from __future__ import annotations
 
 import fcntl
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 Launcher = tuple[str, ...]
 LOCK = "launchers.lock"
+LONGEST_WAIT_S = 10.0
+POLL_S = 0.005
 _imported: set[Launcher] = set()
 
 
@@ -69,9 +72,19 @@ def _bring(kernel: Any) -> None:
 
 @contextmanager
 def _alone_with(cache: Path) -> Iterator[None]:
-    """Wait for other processes that are loading kernels through the same cache."""
+    """Wait for other processes that are loading kernels through the same cache, but not for ever: one may hang."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / LOCK).open("w") as lock:
+        until = time.monotonic() + LONGEST_WAIT_S
+        while not _taken(lock) and time.monotonic() < until:
+            time.sleep(POLL_S)
         # Goes with the file, and with the process whatever ends it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _taken(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

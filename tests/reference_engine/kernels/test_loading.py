@@ -117,3 +117,11 @@ with _alone_with(Path(sys.argv[1])):
         ]
         assert [one.wait(timeout=60) for one in both] == [0, 0]
     assert (tmp_path / "told").read_text().split() == ["in", "out", "in", "out"]
+
+
+def test_a_process_that_hangs_keeps_no_other_from_loading(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "LONGEST_WAIT_S", 0.3)
+    with loading._alone_with(tmp_path):
+        began = time.monotonic()
+        with loading._alone_with(tmp_path):
+            assert 0.3 <= time.monotonic() - began < 5
