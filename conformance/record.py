@@ -6,6 +6,7 @@ a line is UNTESTED("no record"); a row twice, an unknown row or an undecodable l
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -202,10 +203,8 @@ class Record(msgspec.Struct, frozen=True):
 
 def counts(rows: Iterable[_Rowlike]) -> dict[str, int]:
     """How many rows have each verdict; every verdict is present, zeros too."""
-    tally = {verdict.value: 0 for verdict in Verdict}
-    for row in rows:
-        tally[row.verdict.value] += 1
-    return tally
+    tally = Counter(row.verdict for row in rows)
+    return {verdict.value: tally[verdict] for verdict in Verdict}
 
 
 def encode_line(line: Line) -> bytes:
@@ -311,13 +310,14 @@ def _arrange(path: Path, header: Header, body: Iterable[Any], kind: type[RowT]) 
     found: dict[str, RowT] = {}
     expected = set(header.rows)
     for line in body:
-        if not isinstance(line, kind):
+        if type(line) is not kind:
             raise BrokenRecord(path, f"a {type(line).__name__.lower()} line among the rows")
-        if line.id in found:
-            raise BrokenRecord(path, f"{line.id} is recorded twice")
-        if line.id not in expected:
-            raise BrokenRecord(path, f"{line.id} is not an expected row")
-        found[line.id] = line
+        name = line.id
+        if name in found:
+            raise BrokenRecord(path, f"{name} is recorded twice")
+        if name not in expected:
+            raise BrokenRecord(path, f"{name} is not an expected row")
+        found[name] = line
     return [found.get(row) or kind(row, Verdict.UNTESTED, reason="no record") for row in header.rows]
 
 
