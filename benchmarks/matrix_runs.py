@@ -17,7 +17,7 @@ import msgspec
 
 from conformance.catalogue import load_catalogue
 from conformance.matrix.record import MATRIX_FILE, CellResult, MatrixRecord
-from conformance.matrix.schedule import Span, busy_s, disturbed, spans
+from conformance.matrix.schedule import Span, busy_s, disturbed, spans, tenants
 from conformance.record import Record, read_record
 
 
@@ -89,6 +89,7 @@ def described(run: Run) -> dict[str, Any]:
         "disturbed": [
             f"{timed.row} of {timed.trial}: {other.row} of {other.trial}" for timed, other in disturbed(placed)
         ],
+        "tenants": [f"{one.row} of {one.trial}: {other.row} of {other.trial}" for one, other in tenants(placed)],
         "most_rows_at_one_time": most_at_one_time(placed),
     }
 

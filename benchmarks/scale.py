@@ -1,4 +1,4 @@
-"""How the harness grows: a matrix with one and two workers, its own cost a row, 10,000 cells, 10,000 records.
+"""How the harness grows: a matrix with one and two workers, on two simulated devices; its own cost; 10,000 records.
 
 `python benchmarks/scale.py --json docs/results/scale.json` runs all parts, `--part cost` one of them; each is a process
 of its own and its result is written when it ends, with a page beside it. What is called processor time hardly depends

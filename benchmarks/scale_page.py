@@ -104,10 +104,36 @@ def _records(part: dict[str, Any]) -> str:
     )
 
 
+def _devices(part: dict[str, Any]) -> str:
+    rows = part["rows"]
+    heads = ["rows", "devices used", "cells", "seconds of untimed rows", "rows at one time", "timed rows disturbed"]
+    lines = [
+        [what, _used(part["parts"][name]), len(part["parts"][name]["cells"]), part["parts"][name]["untimed_rows_s"],
+         part["parts"][name]["most_rows_at_one_time"], len(part["parts"][name]["disturbed"]),
+         len(part["parts"][name]["tenants"])]
+        for name, what in (("one", "untimed"), ("two", "untimed"), ("timed", "untimed, timed, of the processor"))
+    ]  # fmt: skip
+    return (
+        f"## {_DEVICES}\n\n{_machine(part)} No host with two GPUs was to be had. All of the harness is real here; a "
+        "library in NVML's place lists the devices, and an engine sleeps "
+        f"{part['seconds_a_call']} s over every call. Untimed rows: {', '.join((*rows['untimed'], *rows['leak']))}, of "
+        f"which {', '.join(rows['leak'])} look for leaks; timed, or in need of all memory: "
+        f"{', '.join(rows['timed'])}; of the processor: {', '.join(rows['cpu'])}.\n\n"
+        + _table([*heads, "rows that shared a device"], lines)
+        + f"\nUntimed rows on two devices against one, at most {part['target']} of the time: {part['verdict']}.\n"
+    )
+
+
+def _used(run: dict[str, Any]) -> int:
+    return len({device for cell in run["cells"] for device in cell["devices"]})
+
+
 _REHEARSAL, _COST = "Four engines, two models, one worker and two", "What a row costs the harness"
 _GROWTH, _RECORDS = "To 10,000 cells", "10,000 records"
+_DEVICES = "Two devices, simulated"
 _SECTIONS: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
     ("rehearsal", _REHEARSAL, _rehearsal),
+    ("devices", _DEVICES, _devices),
     ("cost", _COST, _cost),
     ("growth", _GROWTH, _growth),
     ("records", _RECORDS, _records),

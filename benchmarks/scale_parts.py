@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from matrix_runs import described, differing, run_matrix, write_table
 from rich.console import Console
+from simulated_devices import devices
 
 from conformance.catalogue import load_catalogue
 from conformance.judge import Situation, judge
@@ -281,5 +282,5 @@ def _dominating(profiler: cProfile.Profile) -> list[dict[str, Any]]:
 
 
 PARTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "cost": cost, "growth": growth, "records": records, "rehearsal": rehearsal,
+    "cost": cost, "growth": growth, "records": records, "rehearsal": rehearsal, "devices": devices,
 }  # fmt: skip

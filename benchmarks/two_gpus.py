@@ -39,7 +39,8 @@ def verdict_of(result: dict[str, Any]) -> str:
     parts = result["parts"]
     if not {"one", "two", "timed"} <= parts.keys():
         return "not shown: a part is missing"
-    wrong = [*result["differing"], *(line for part in parts.values() for line in part["disturbed"])]
+    shared = (line for part in parts.values() for line in (*part["disturbed"], *part["tenants"]))
+    wrong = [*result["differing"], *shared]
     used = {device for cell in parts["two"]["cells"] for device in cell["devices"]}
     if result["gpus"] and len(used) < 2:  # noqa: PLR2004  two GPUs
         return "not shown: only one device was used"

@@ -123,7 +123,8 @@ def test_f_cuda_017(stand: Stand) -> None:
             stand.engine.call("device.synchronize", Handle(device.handle))
             queued.append(between - began)
             waited.append(time.perf_counter() - began)
-        stand.measured("queued_without_waiting", sorted(queued)[2], "s")
+        # A busy host makes both longer, never shorter; who waits while queueing waits every time.
+        stand.measured("queued_without_waiting", min(queued), "s")
         stand.measured("waited", min(waited), "s")
 
 

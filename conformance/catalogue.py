@@ -63,6 +63,11 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return "cuda" in self.needs
 
     @property
+    def on_device(self) -> bool:
+        """True where its check uses the GPU of a trial that has one."""
+        return self.section not in {"build", "parse", "err"} or self.alone
+
+    @property
     def written(self) -> bool:
         """True where a check exists; such a row names what it observes."""
         return bool(self.observes)

@@ -6,9 +6,10 @@ a line is UNTESTED("no record"); a row twice, an unknown row or an undecodable l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -147,6 +148,37 @@ class Footer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", 
 Line = Header | RowResult | Footer
 
 
+class SkimmedRow(msgspec.Struct, frozen=True, tag_field="line", tag="row"):
+    """What a row's line says of its outcome, without what that rests on."""
+
+    id: str
+    verdict: Verdict
+    reason: str = ""
+    rehearsed: Rehearsed | None = None
+    duration_s: float = 0.0
+
+
+class SkimmedRecord(msgspec.Struct, frozen=True):
+    """A whole trial as `Record` has it, with skimmed rows."""
+
+    header: Header
+    rows: list[SkimmedRow]
+    footer: Footer | None
+
+
+class _Rowlike(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+RowT = TypeVar("RowT", RowResult, SkimmedRow)
+_WHOLE = msgspec.json.Decoder(Line)
+_SKIMMED = msgspec.json.Decoder(Header | SkimmedRow | Footer)
+
+
 class BrokenRecord(Reported):
     """A record that cannot be trusted; the message says which line and why."""
 
@@ -169,12 +201,10 @@ class Record(msgspec.Struct, frozen=True):
         return self.footer is None
 
 
-def counts(rows: Iterable[RowResult]) -> dict[str, int]:
+def counts(rows: Iterable[_Rowlike]) -> dict[str, int]:
     """How many rows have each verdict; every verdict is present, zeros too."""
-    tally = {verdict.value: 0 for verdict in Verdict}
-    for row in rows:
-        tally[row.verdict.value] += 1
-    return tally
+    tally = Counter(row.verdict for row in rows)
+    return {verdict.value: tally[verdict] for verdict in Verdict}
 
 
 def encode_line(line: Line) -> bytes:
@@ -212,11 +242,7 @@ def read_record(path: Path) -> Record:
         BrokenRecord: no header, a duplicate, an unexpected row, an undecodable line, lines after the footer,
             or a footer that counts other rows.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BrokenRecord(path, error.strerror or str(error)) from error
-    return parse_record(raw, path)
+    return parse_record(_bytes_of(path), path)
 
 
 def parse_record(raw: bytes, path: Path) -> Record:
@@ -225,7 +251,26 @@ def parse_record(raw: bytes, path: Path) -> Record:
     Raises:
         BrokenRecord: as `read_record`.
     """
-    lines = _decode_lines(path, raw)
+    return Record(*_parsed(path, _decode_lines(path, raw, _WHOLE), RowResult))
+
+
+def skim_record(path: Path) -> SkimmedRecord:
+    """Read what a record says of its rows, seven times as fast: what they rest on must be JSON, and is not looked at.
+
+    Raises:
+        BrokenRecord: as `read_record`, but for an observation or finding of a form that there is not.
+    """
+    return SkimmedRecord(*_parsed(path, _decode_lines(path, _bytes_of(path), _SKIMMED), SkimmedRow))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BrokenRecord(path, error.strerror or str(error)) from error
+
+
+def _parsed(path: Path, lines: Sequence[Any], kind: type[RowT]) -> tuple[Header, list[RowT], Footer | None]:
     if not lines or not isinstance(lines[0], Header):
         raise BrokenRecord(path, "line 1 is not a header")
     header = lines[0]
@@ -233,42 +278,47 @@ def parse_record(raw: bytes, path: Path) -> Record:
         raise BrokenRecord(path, f"schema {header.schema!r}, this reader knows {SCHEMA_VERSION!r}")
     footer = lines[-1] if isinstance(lines[-1], Footer) else None
     body = lines[1:-1] if footer else lines[1:]
-    rows = _arrange(path, header, body)
+    rows = _arrange(path, header, body, kind)
     if footer is not None and footer.counts != counts(rows):
         raise BrokenRecord(path, "the footer does not count what the rows say")
-    return Record(header, rows, footer)
+    return header, rows, footer
 
 
-def _decode_lines(path: Path, raw: bytes) -> list[Line]:
-    decoder = msgspec.json.Decoder(Line)
-    pieces = raw.split(b"\n")
-    complete, rest = pieces[:-1], pieces[-1]
-    lines: list[Line] = []
-    for number, piece in enumerate(complete, start=1):
-        try:
-            lines.append(decoder.decode(piece))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise BrokenRecord(path, f"line {number}: {error}") from error
-    if rest and lines and isinstance(lines[-1], Footer):
+def _decode_lines(path: Path, raw: bytes, decoder: msgspec.json.Decoder[Any]) -> list[Any]:
+    end = raw.rfind(b"\n") + 1
+    try:
+        lines: list[Any] = decoder.decode_lines(raw[:end])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        lines = []
+    if len(lines) != raw.count(b"\n"):  # an empty line, or one that is none
+        lines = [
+            _decode_line(path, number, piece, decoder) for number, piece in enumerate(raw[:end].split(b"\n")[:-1], 1)
+        ]
+    if len(raw) > end and lines and isinstance(lines[-1], Footer):
         raise BrokenRecord(path, "bytes after the footer")
     return lines
 
 
-def _arrange(path: Path, header: Header, body: Iterable[Line]) -> list[RowResult]:
-    found: dict[str, RowResult] = {}
+def _decode_line(path: Path, number: int, piece: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
+    try:
+        return decoder.decode(piece)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BrokenRecord(path, f"line {number}: {error}") from error
+
+
+def _arrange(path: Path, header: Header, body: Iterable[Any], kind: type[RowT]) -> list[RowT]:
+    found: dict[str, RowT] = {}
+    expected = set(header.rows)
     for line in body:
-        if not isinstance(line, RowResult):
+        if type(line) is not kind:
             raise BrokenRecord(path, f"a {type(line).__name__.lower()} line among the rows")
-        if line.id in found:
-            raise BrokenRecord(path, f"{line.id} is recorded twice")
-        if line.id not in header.rows:
-            raise BrokenRecord(path, f"{line.id} is not an expected row")
-        found[line.id] = line
-    return [found.get(row) or _unrecorded(row) for row in header.rows]
-
-
-def _unrecorded(row: str) -> RowResult:
-    return RowResult(row, Verdict.UNTESTED, reason="no record")
+        name = line.id
+        if name in found:
+            raise BrokenRecord(path, f"{name} is recorded twice")
+        if name not in expected:
+            raise BrokenRecord(path, f"{name} is not an expected row")
+        found[name] = line
+    return [found.get(row) or kind(row, Verdict.UNTESTED, reason="no record") for row in header.rows]
 
 
 def schema() -> Mapping[str, Any]:

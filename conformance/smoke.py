@@ -13,6 +13,7 @@ from conformance.protocol.failures import (
     DriverFailure,
     DriverHung,
     DriverNotStarted,
+    DriverStarved,
     EngineRefused,
     ProtocolViolated,
     signal_name,
@@ -36,6 +37,7 @@ ADVICE = {
     DriverNotStarted: "Make the driver's command runnable: check its path, its permissions and its directory.",
     DriverDied: "Run the driver's command by hand and read its standard error: it must live until its input closes.",
     DriverHung: "Read standard input to the end of each line, answer every request, and flush after each answer.",
+    DriverStarved: "Try again when the machine is less busy: the driver was kept from a processor.",
     ProtocolViolated: "Write nothing but one JSON-RPC 2.0 response a line to standard output; prints go to stderr.",
 }
 

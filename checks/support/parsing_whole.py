@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from checks.support.parsing import Hunter, prober_of, try_each
@@ -18,9 +19,11 @@ from conformance.corpus.safetensors.probe import Outcome, Status
 from conformance.corpus.safetensors.rules import Demand, Rule
 from conformance.protocol.failures import DriverDied, EngineRefused
 from conformance.protocol.messages import FileOpen, FileRead, Handle
+from conformance.trial.host_lock import much_memory
 from conformance.trial.stand import Stand
 
 _CHEAP_BYTES = 32 * 2**20
+_MUCH_BYTES = 2**30
 _SHOWN = 5
 
 
@@ -56,7 +59,8 @@ def observe_heavy(stand: Stand) -> None:
             continue
         path = stand.directory / f"{heavy.name}.safetensors"
         try:
-            _observe_one(stand, heavy, path)
+            with much_memory() if heavy.file_bytes > _MUCH_BYTES else nullcontext():
+                _observe_one(stand, heavy, path)
         finally:
             path.unlink(missing_ok=True)
 

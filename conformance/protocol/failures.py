@@ -124,6 +124,15 @@ class DriverHung(DriverFailure):
         super().__init__(text, method=method, stderr_tail=stderr_tail)
 
 
+class DriverStarved(DriverFailure):
+    """No answer, and most of the `seconds` that went by other processes had the processors: nobody can say why."""
+
+    def __init__(self, method: str, *, seconds: float, stderr_tail: str) -> None:
+        self.seconds = seconds
+        text = f"no answer to {method} within {seconds:.0f} s, but other processes kept the driver from a processor"
+        super().__init__(text, method=method, stderr_tail=stderr_tail)
+
+
 class ProtocolViolated(DriverFailure):
     """The driver said something that is not an answer to what was asked; `detail` says what."""
 

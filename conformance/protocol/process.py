@@ -160,10 +160,14 @@ class GuardedProcess:
             if not wanted() or not self.pump(0):
                 return
 
+    def family(self) -> list[int]:
+        """Process ids of the command and of all its descendants that live."""
+        return [self.pid, *guard.descendants(self.pid)]
+
     def resident(self) -> int:
         """Resident bytes of the command and all its descendants, shared pages counted in each."""
         total = 0
-        for pid in (self.pid, *guard.descendants(self.pid)):
+        for pid in self.family():
             with suppress(psutil.Error):
                 total += psutil.Process(pid).memory_info().rss
         return total

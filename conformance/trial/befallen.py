@@ -10,6 +10,7 @@ from conformance.protocol.failures import (
     CapabilityNotOffered,
     DriverFailure,
     DriverNotStarted,
+    DriverStarved,
     EngineRefused,
 )
 from conformance.protocol.messages import Capability, DeviceOpen, Handle
@@ -30,6 +31,8 @@ def observe_failure(stand: Stand, error: Exception) -> bool:
             _observe(stand, Missing(name=ENGINE, reason=error.reason))
         case CapabilityNotOffered():
             _observe(stand, Missing(name=ENGINE, reason=f"capability {error.capability!s} is not offered"))
+        case DriverStarved() | DriverNotStarted(__cause__=DriverStarved()):
+            _observe(stand, Missing(name=ENGINE, reason=str(error)))
         case DriverNotStarted() if stand.row.id != STARTS:
             _observe(stand, Missing(name=ENGINE, reason=f"blocked by {STARTS}: {error}"))
         case EngineRefused():
@@ -51,7 +54,7 @@ def observe_start(stand: Stand) -> None:
         try:
             stand.engine.info  # noqa: B018  asking starts it
         except DriverNotStarted as error:
-            _observe_broken_driver(stand, error, str(error))
+            observe_failure(stand, error)
 
 
 def observe_survival(stand: Stand) -> None:
@@ -73,6 +76,8 @@ def _observe_device(stand: Stand) -> None:
     except EngineRefused as refusal:
         engine.kill()
         _observe(stand, Failed(name=ENGINE, how="lost its device", detail=str(refusal)))
+    except DriverStarved as failure:
+        observe_failure(stand, failure)
     except DriverFailure as failure:
         _observe_broken_driver(stand, failure, f"between rows: {failure}")
 

@@ -57,6 +57,17 @@ def timing(*, alone: bool, patience_s: float = PATIENCE_S, directory: Path | Non
 
 
 @contextmanager
+def much_memory(*, patience_s: float = PATIENCE_S, directory: Path | None = None) -> Iterator[None]:
+    """Hold the right to make the engine take gigabytes of memory: two at one time could take all that the host has.
+
+    Raises:
+        HostBusy: `patience_s` seconds went by.
+    """
+    with _held((directory or lock_directory()) / "memory", fcntl.LOCK_EX, patience_s):
+        yield
+
+
+@contextmanager
 def leased_gpu(
     uuid: str,
     *,

@@ -45,7 +45,7 @@ def test_rows_at_one_time_are_counted():
 
 
 def part(**fields):
-    return {"cells": [{"devices": ["one"]}, {"devices": ["two"]}], "disturbed": [], **fields}
+    return {"cells": [{"devices": ["one"]}, {"devices": ["two"]}], "disturbed": [], "tenants": [], **fields}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def part(**fields):
         ({"parts": {"two": part(), "one": part()}}, "not shown: a part"),
         ({"parts": {"two": part(cells=[{"devices": ["one"]}] * 2), "one": part(), "timed": part()}}, "not shown: only"),
         ({"parts": {"two": part(), "one": part(), "timed": part(disturbed=["x"])}}, "missed: x"),
+        ({"parts": {"two": part(tenants=["y"]), "one": part(), "timed": part()}}, "missed: y"),
     ],
 )
 def test_the_target_of_two_gpus_is_kept_only_where_everything_was_shown(changes, expected):

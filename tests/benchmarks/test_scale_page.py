@@ -13,8 +13,8 @@ def test_the_committed_page_is_made_of_the_committed_result():
 
 
 def test_a_part_that_is_missing_or_failed_is_not_shown():
-    assert page({}).count("Not shown.") == 4
-    assert page({"records": {"verdict": "not shown: the part failed"}}).count("Not shown.") == 4
+    assert page({}).count("Not shown.") == 5
+    assert page({"records": {"verdict": "not shown: the part failed"}}).count("Not shown.") == 5
 
 
 def test_verdicts_that_differ_are_named():

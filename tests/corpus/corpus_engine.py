@@ -126,6 +126,14 @@ class Slow(Strict):
         return super().constant(word)
 
 
+class Leisurely(Strict):
+    """Takes a second over every file."""
+
+    def text(self, header):
+        time.sleep(1)
+        return super().text(header)
+
+
 if __name__ == "__main__":
-    extra = {parser.__name__: parser for parser in (Aborting, Hanging, Allocating, Slow)}
+    extra = {parser.__name__: parser for parser in (Aborting, Hanging, Allocating, Slow, Leisurely)}
     serve(lambda: Adapter((PARSERS | extra)[sys.argv[1]]()))

@@ -11,6 +11,7 @@ from corpus_parsers import PARSERS, Strict
 
 from conformance.corpus.safetensors.classes import RandomSource, plain
 from conformance.corpus.safetensors.findings import How, judge, judge_control
+from conformance.corpus.safetensors.heavy import sparse
 from conformance.corpus.safetensors.hunt import Budget, hunt
 from conformance.corpus.safetensors.peak_memory import PeakMemory
 from conformance.corpus.safetensors.probe import Allowance, Prober, Status, unclear
@@ -74,6 +75,15 @@ def test_hang_is_ended_and_told(start):
     outcome = prober.try_bytes(case.data)
     assert outcome.status is Status.HUNG
     assert judge(Demand.REJECT, case, outcome).how is How.HANG
+
+
+@pytest.mark.parametrize(("mebibytes", "expected"), [(0, Status.HUNG), (64, Status.ACCEPTED)])
+def test_a_large_file_may_take_its_time(start, tmp_path, mebibytes, expected):
+    _, prober = start("Leisurely", Allowance(hang_floor_s=0.3, hang_factor=0.3))
+    path = tmp_path / "large.safetensors"
+    write = sparse([("bulk", "U8", (mebibytes * 2**20,)), ("tail", "F32", (4,))], ["tail"])
+    contents = write(path)
+    assert prober.try_file(path, only=contents.tensors).status is expected
 
 
 def test_memory_reserved_by_the_length_is_told(start):

@@ -78,6 +78,19 @@ def hang():
     time.sleep(60)
 
 
+def compute():
+    request = opened()
+    while time.process_time() < 0.5:
+        pass
+    answer(request, {"payload": "computed"})
+
+
+def spin():
+    opened()
+    while True:
+        pass
+
+
 def exit_at_once():
     answer(read(), ENGINE)
     read()

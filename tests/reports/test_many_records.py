@@ -72,8 +72,8 @@ def test_only_files_that_changed_are_read_again(runs, monkeypatch):
     from reports import index as indexing
 
     read = []
-    real = indexing.read_record
-    monkeypatch.setattr(indexing, "read_record", lambda path: read.append(path.parent.name) or real(path))
+    real = indexing.skim_record
+    monkeypatch.setattr(indexing, "skim_record", lambda path: read.append(path.parent.name) or real(path))
     update_index(runs)
     update_index(runs)
     assert sorted(read) == ["first", "second", "third"]
@@ -126,3 +126,18 @@ def test_what_cannot_be_asked_is_one_line(tmp_path, words):
     done = falsify(tmp_path / "absent", *words)
     assert done.returncode == ExitCode.USAGE
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_many_are_read_by_several_processes_and_told_as_by_one(tmp_path, monkeypatch):
+    from reports import index as indexing
+
+    for number in range(5):
+        copy(tmp_path, f"run {number}", f"engine {number % 2}", reworded)
+    (tmp_path / "run 3" / "record.jsonl").write_text("nonsense\n")
+    columns = ["path", "engine", "started", "row", "verdict", "rehearsed", "reason", "duration_s", "exit_code", "size"]
+    one = read_index(update_index(tmp_path), columns)
+    (tmp_path / INDEX).unlink()
+    monkeypatch.setattr(indexing, "_RECORDS_A_GROUP", 2)
+    monkeypatch.setattr(indexing.os, "sched_getaffinity", lambda pid: {0, 1})
+    several = read_index(update_index(tmp_path), columns)
+    assert several.astype(str).equals(one.astype(str))

@@ -43,7 +43,7 @@ class HeavyFile:
     write: Callable[[Path], Contents]
 
 
-def _sparse(tensors: Sequence[tuple[str, str, tuple[int, ...]]], marked: Sequence[str]) -> Callable[[Path], Contents]:
+def sparse(tensors: Sequence[tuple[str, str, tuple[int, ...]]], marked: Sequence[str]) -> Callable[[Path], Contents]:
     """A file of zeros that are never written, but for the marked tensors of 16 bytes."""
 
     def write(path: Path) -> Contents:
@@ -123,7 +123,7 @@ HEAVY: tuple[HeavyFile, ...] = (
         "A tensor lies beyond 4 GiB, at an odd offset.",
         _BEYOND + 32,
         8192,
-        _sparse(
+        sparse(
             [("head", "F32", (4,)), ("bulk", "U8", (_BEYOND,)), ("tail", "F32", (4,))],
             ["head", "tail"],
         ),
@@ -136,7 +136,7 @@ HEAVY: tuple[HeavyFile, ...] = (
         "A tensor has more than 2**31 elements.",
         _GIANT_ROWS * _GIANT_COLUMNS + 16,
         8192,
-        _sparse([("bulk", "U8", (_GIANT_ROWS, _GIANT_COLUMNS)), ("tail", "F32", (4,))], ["tail"]),
+        sparse([("bulk", "U8", (_GIANT_ROWS, _GIANT_COLUMNS)), ("tail", "F32", (4,))], ["tail"]),
     ),
     HeavyFile(
         "heavy.many_tensors",

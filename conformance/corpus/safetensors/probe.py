@@ -19,6 +19,7 @@ from conformance.protocol.failures import (
     DriverFailure,
     DriverHung,
     DriverOutgrew,
+    DriverStarved,
     EngineRefused,
 )
 from conformance.protocol.messages import (
@@ -32,6 +33,7 @@ from conformance.protocol.messages import (
     TensorData,
     TensorEntry,
 )
+from conformance.protocol.starvation import Starvation
 from conformance.protocol.tensors import BrokenTensor, read_tensor
 
 CLEAR_KINDS = frozenset({ErrorKind.INVALID_FILE, ErrorKind.UNSUPPORTED_DTYPE})
@@ -77,7 +79,9 @@ class Status(StrEnum):
 class Allowance:
     """What a rejection may cost: seconds and bytes, each with a share for the header's length.
 
-    `hang_factor` times the seconds (and `hang_floor_s` at the least) is how long an answer is awaited at all.
+    `hang_factor` times the seconds (and `hang_floor_s` at the least) is how long an answer is awaited at all, and
+    `hang_per_file_byte` more: nothing forbids to read a whole file, and memory that was never touched before costs a
+    virtual machine seconds a GiB.
     """
 
     seconds: float = 1.0
@@ -86,6 +90,7 @@ class Allowance:
     growth_per_header_byte: int = 16
     hang_factor: float = 10.0
     hang_floor_s: float = 10.0
+    hang_per_file_byte: float = 1.0 / (16 * MIB)
     repeats: int = 3
 
     def time_limit(self, header: int) -> float:
@@ -96,9 +101,9 @@ class Allowance:
         """Bytes that resident memory may grow during a rejection."""
         return self.growth + header * self.growth_per_header_byte
 
-    def timeout(self, header: int) -> float:
+    def timeout(self, header: int, file: int) -> float:
         """Seconds after which an engine that does not answer hangs."""
-        return max(self.hang_floor_s, self.hang_factor * self.time_limit(header))
+        return max(self.hang_floor_s, self.hang_factor * self.time_limit(header)) + file * self.hang_per_file_byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +132,14 @@ class Outcome:
         return self.status not in (Status.ACCEPTED, Status.REJECTED)
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Bytes of a file, and of the header that it really holds."""
+
+    header: int
+    file: int
+
+
 class Prober:
     """Tries files on one engine, whose tensors come into `run_dir`.
 
@@ -149,7 +162,7 @@ class Prober:
         path = self._directory / f"{sha256(data)[:20]}.safetensors"
         path.write_bytes(data)
         try:
-            return self._best_of(path, _header_inside(data[:PREFIX_BYTES], len(data)), None)
+            return self._best_of(path, _Size(_header_inside(data[:PREFIX_BYTES], len(data)), len(data)), None)
         finally:
             path.unlink()
 
@@ -157,35 +170,43 @@ class Prober:
         """Open, inspect and read a file; `only` names the tensors to read (all when None).
 
         A rejection that took too long or too much memory is repeated, and the best of `repeats` counts: a busy
-        neighbour is not the engine's fault.
+        neighbour is not the engine's fault, and neither is time for which others kept it from a processor.
+
+        Raises:
+            DriverStarved: they did so nearly always.
         """
         with path.open("rb") as stream:
             prefix = stream.read(PREFIX_BYTES)
             size = os.fstat(stream.fileno()).st_size
-        return self._best_of(path, _header_inside(prefix, size), only)
+        return self._best_of(path, _Size(_header_inside(prefix, size), size), only)
 
-    def _best_of(self, path: Path, header: int, only: Collection[str] | None) -> Outcome:
-        outcome = self._attempt(path, header, only)
+    def _best_of(self, path: Path, size: _Size, only: Collection[str] | None) -> Outcome:
+        outcome = self._attempt(path, size, only)
         for _ in range(self._allowance.repeats - 1):
             if not outcome.excess:
                 break
-            again = self._attempt(path, header, only)
+            again = self._attempt(path, size, only, Starvation(lambda: [self._engine.pid]))
             if again.ended_process or not again.excess or again.seconds < outcome.seconds:
                 outcome = again
         return outcome
 
-    def _attempt(self, path: Path, header: int, only: Collection[str] | None) -> Outcome:
+    def _attempt(
+        self, path: Path, size: _Size, only: Collection[str] | None, starvation: Starvation | None = None
+    ) -> Outcome:
         memory = self._watch()
         memory.begin()
         started = time.monotonic()
         try:
-            outcome = self._ask(path, header, only, started)
+            outcome = self._ask(path, size, only, started)
+        except DriverStarved:
+            raise
         except DriverFailure as failure:
             return _ended(failure, time.monotonic() - started)
         if outcome.status is not Status.REJECTED:
             return outcome
-        outcome = replace(outcome, growth=memory.growth())
-        return replace(outcome, excess=self._excess(outcome, header))
+        starved = 0.0 if starvation is None else starvation.look()
+        outcome = replace(outcome, growth=memory.growth(), seconds=max(0.0, outcome.seconds - starved))
+        return replace(outcome, excess=self._excess(outcome, size.header))
 
     def _watch(self) -> PeakMemory:
         pid = self._engine.pid
@@ -204,8 +225,8 @@ class Prober:
             return f"grew by {outcome.growth / MIB:.0f} MiB to refuse, allowed are {room / MIB:.0f} MiB"
         return ""
 
-    def _ask(self, path: Path, header: int, only: Collection[str] | None, started: float) -> Outcome:
-        timeout = self._allowance.timeout(header)
+    def _ask(self, path: Path, size: _Size, only: Collection[str] | None, started: float) -> Outcome:
+        timeout = self._allowance.timeout(size.header, size.file)
         stage = "file.open"
         handle: Handle | None = None
         try:

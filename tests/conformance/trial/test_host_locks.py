@@ -11,7 +11,7 @@ from trial_support import command, environment, write_manifest
 
 from conformance.probes import nvml
 from conformance.record import Header, RowResult, read_record
-from conformance.trial.host_lock import HostBusy, leased_gpu, timing
+from conformance.trial.host_lock import HostBusy, leased_gpu, much_memory, timing
 from conformance.trial.room import room_is_gone
 from conformance.verdicts import ExitCode
 
@@ -63,6 +63,13 @@ def test_a_gpu_belongs_to_one_trial_and_waiting_can_be_given_up(tmp_path):
         with leased_gpu("GPU-1", directory=tmp_path, waiting=lambda: told.append("1"), stopped=lambda: bool(told)):
             pass
     assert told == ["1"]
+
+
+def test_gigabytes_are_taken_by_one_row_at_a_time(tmp_path):
+    with much_memory(directory=tmp_path), pytest.raises(HostBusy), much_memory(patience_s=0.1, directory=tmp_path):
+        pass
+    with much_memory(patience_s=0.1, directory=tmp_path):
+        pass
 
 
 def device(index):

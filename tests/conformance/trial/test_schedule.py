@@ -2,11 +2,11 @@
 
 import pytest
 
-from conformance.matrix.schedule import Span, busy_s, disturbed
+from conformance.matrix.schedule import Span, busy_s, disturbed, tenants
 
 
-def span(row, began, ended, *, alone=False, device="gpu-0"):
-    return Span("trial", row, device, began, ended, alone)
+def span(row, began, ended, *, alone=False, device="gpu-0", on_device=True):
+    return Span("trial", row, device, began, ended, alone, on_device)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,20 @@ def span(row, began, ended, *, alone=False, device="gpu-0"):
 )
 def test_a_timed_row_is_disturbed_by_whatever_ran_beside_it_on_the_host(rows, expected):
     assert [(timed.row, other.row) for timed, other in disturbed(rows)] == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([span("a", 0, 9), span("b", 1, 2, device="gpu-1")], []),
+        ([span("a", 0, 9), span("b", 1, 2)], [("a", "b")]),
+        ([span("a", 0, 9), span("parse", 1, 2, on_device=False)], []),
+        ([span("a", 0, 9, device=""), span("b", 1, 2, device="")], []),
+        ([span("a", 0, 1), span("b", 1, 2)], []),
+    ],
+)
+def test_rows_that_share_a_gpu_are_tenants_and_rows_of_the_processor_are_not(rows, expected):
+    assert [(one.row, other.row) for one, other in tenants(rows)] == expected
 
 
 def test_the_host_is_busy_from_the_first_row_to_the_last():

@@ -11,7 +11,7 @@ from trial_support import make_plan
 from conformance.catalogue import NO_DEVICE
 from conformance.observations import Failed, Measured, Missing
 from conformance.plugin import pytest_configure
-from conformance.protocol.failures import DriverDied, EngineRefused
+from conformance.protocol.failures import DriverDied, DriverNotStarted, DriverStarved, EngineRefused
 from conformance.record import ModelIdentity
 from conformance.trial.befallen import observe_failure
 from conformance.trial.plan import read_plan
@@ -182,3 +182,18 @@ def test_observations_of_all_kinds_are_handed_on(stand):
     mine.measured("b", 1, "B")
 
     assert mine.observations == [Failed(name="a", how="hung", detail="x"), Measured(name="b", value=1.0, unit="B")]
+
+
+@pytest.mark.parametrize("at_start", [False, True])
+def test_an_engine_that_others_kept_from_a_processor_is_untested(stand, at_start):
+    starved = DriverStarved("generate", seconds=1200.0, stderr_tail="")
+    error = starved
+    if at_start:
+        error = DriverNotStarted(["engine"], cause=str(starved), stderr_tail="")
+        error.__cause__ = starved
+    mine = stand()
+
+    assert observe_failure(mine, error)
+    (befell,) = mine.observations
+    assert isinstance(befell, Missing)
+    assert "other processes kept the driver from a processor" in befell.reason
