@@ -27,7 +27,7 @@ function serving(path) {
 async function answer(path) {
   try {
     const repo = { type: "model", name: "local/file" };
-    const told = await parseSafetensorsMetadata({ repo, path: "one.safetensors", fetch: serving(path) });
+    const told = await parseSafetensorsMetadata({ repo, path, fetch: serving(path) });
     return { header: told.header };
   } catch (error) {
     return { thrown: error?.name ?? "", code: error?.code ?? "", message: String(error?.message ?? error) };
