@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from conformance.npm import npm_package
 from conformance.reported import Reported
 
 ENGINES_DIRECTORY = Path(__file__).with_name("engines")
@@ -67,7 +68,7 @@ class EngineTable(_Table, frozen=True):
 
     `precision` declares how it multiplies F32: ieee_f32, tf32 or bf16. `formats` are those it loads besides
     SafeTensors: gguf, apr. `requires` are Python modules that its driver imports, `extra` the extra that brings them;
-    `programs` must be on PATH.
+    `programs` must be on PATH, `npm` are packages in npm's global folder.
     """
 
     name: str
@@ -79,6 +80,7 @@ class EngineTable(_Table, frozen=True):
     requires: tuple[str, ...] = ()
     extra: str = ""
     programs: tuple[str, ...] = ()
+    npm: tuple[str, ...] = ()
 
 
 class DriverTable(_Table, frozen=True):
@@ -215,6 +217,9 @@ def require_installed(loaded: LoadedManifest) -> None:
     for program in table.programs:
         if shutil.which(program) is None:
             raise EngineNotInstalled(table.name, f"no program {program!r} on PATH", f"install what provides {program}")
+    for package in table.npm:
+        if not npm_package(package).is_dir():
+            raise EngineNotInstalled(table.name, f"no npm package {package!r}", f"npm install --global {package}")
     if server is not None and server.port and not port_is_free(server.port):
         raise PortTaken(table.name, server.port)
 

@@ -10,7 +10,8 @@ from conformance.catalogue import Catalogue
 from conformance.comparison import unlike
 from conformance.record import Record, RowResult, counts
 from conformance.verdicts import Rehearsed, Verdict
-from reports.scorecard import page_template
+from reports.scorecard import fingerprint_line, page_template
+from reports.speeds import speeds
 from reports.text import one_line
 
 _FEW_ENGINES = 10
@@ -58,6 +59,7 @@ def comparison(records: Sequence[Record], catalogue: Catalogue) -> str:
     most_evidence, longest_reason = _ROOMY if len(records) <= _FEW_ENGINES else _CLOSE
     return page_template("compare.html.jinja").render(
         columns=[_column(record, ordered[0]) for record in ordered],
+        speeds=[(fingerprint_line(each.records[0].header.environment), each) for each in speeds(ordered)],
         lines=tried,
         left_out=len(lines) - len(tried),
         different=sum(line.differs for line in tried),

@@ -25,6 +25,7 @@ MEANING: dict[str, dict[str, str]] = {
         "requires": "Python modules that its driver imports; a trial without them ends with exit code 2.",
         "extra": "The extra of this project that brings them.",
         "programs": "Programs that must be on PATH; a trial without them ends with exit code 2.",
+        "npm": "Packages that must lie in npm's global folder; a trial without them ends with exit code 2.",
         "reference": "Hardening is mandatory for it instead of a WARNING. Leave it out.",
     },
     "driver": {

@@ -29,7 +29,10 @@ class ReaderAdapter:
         self._run_dir = params.run_dir
         self._refusals = self._reader.refusals()
         package = self._reader.PACKAGE
-        return m.EngineInfo(package, importlib.metadata.version(package), [m.Capability.FILE], language="python")
+        told = getattr(self._reader, "version", None)
+        version = told() if told else importlib.metadata.version(package)
+        language = getattr(self._reader, "LANGUAGE", "python")
+        return m.EngineInfo(package, version, [m.Capability.FILE], language=language)
 
     def describe_error(self, error: Exception) -> m.ErrorData | None:
         """The kind of what the library raises on purpose; None for an accident such as a KeyError within it."""

@@ -41,7 +41,10 @@ class OpenFile:
 
 
 class Reader(Protocol):
-    """A module of this package: whose files it opens, and which errors its library raises on purpose."""
+    """A module of this package: whose files it opens, and which errors its library raises on purpose.
+
+    One whose library is no Python package also has `version()` and `LANGUAGE`.
+    """
 
     PACKAGE: str
 

@@ -1,13 +1,12 @@
 """Readers that people ship, as real processes: what is installed reads a file bit for bit, and says what is wrong."""
 
-import importlib.util
 import struct
 
 import numpy as np
 import pytest
 
 from conformance.corpus.models import resolve_model
-from conformance.manifest import load_manifest
+from conformance.manifest import EngineNotInstalled, load_manifest, require_installed
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import EngineRefused
 from conformance.protocol.messages import ErrorKind, FileOpen, FileRead
@@ -17,7 +16,7 @@ from conformance.trial.launching import launch_in
 
 READERS = (
     "safetensors-mmap", "safetensors-pread", "gguf-converter", "fastsafetensors", "tinygrad", "mlx",
-    "runai-model-streamer",
+    "runai-model-streamer", "huggingface-js",
 )  # fmt: skip
 HEADER = (
     b'{"b":{"dtype":"BF16","shape":[3],"data_offsets":[8,14]},"w":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]}}'
@@ -27,9 +26,10 @@ PAYLOADS = {"w": np.array([1.5, np.nan], "<f4").tobytes(), "b": b"\x01\x00\x80\x
 
 def launch(name, tmp_path):
     manifest = load_manifest(name)
-    for module in manifest.manifest.engine.requires:
-        if importlib.util.find_spec(module.partition(".")[0]) is None:
-            pytest.skip(f"{module} is not installed")
+    try:
+        require_installed(manifest)
+    except EngineNotInstalled as lacking:
+        pytest.skip(str(lacking))
     return launch_in(manifest, tmp_path / "exchange")
 
 
@@ -83,3 +83,19 @@ def test_transformers_answers_as_its_golden_run_did(tmp_path):
         with pytest.raises(EngineRefused) as refused:
             engine.call("model.load", ModelLoad(str(model.directory), "cuda:99"))
         assert refused.value.kind == ErrorKind.DEVICE_NOT_FOUND
+
+
+def test_what_javascript_stumbles_over_is_no_refusal_and_the_reader_goes_on(tmp_path):
+    short = tmp_path / "short.safetensors"
+    short.write_bytes(b"abc")
+    with Engine(launch("huggingface-js", tmp_path)) as engine:
+        kinds = []
+        for path in (short, tmp_path / "absent.safetensors"):
+            with pytest.raises(EngineRefused) as refused:
+                engine.call("file.open", FileOpen(str(path)))
+            kinds.append(refused.value.kind)
+        file = engine.call("file.open", FileOpen(str(small_file(tmp_path))))
+
+        assert kinds == [ErrorKind.INTERNAL, ErrorKind.FILE_NOT_FOUND]
+        assert engine.info.language == "javascript"
+        assert len(engine.call("file.inspect", file).tensors) == 2
