@@ -16,6 +16,7 @@ from typing import Any, Self
 ROOT = Path(__file__).resolve().parents[2]
 KILLED, SURVIVED, BROKEN = "killed", "survived", "broken"
 FAST, SLOW = "not slow", "slow"
+TIME = "time limit"
 _COPIED = ("conformance", "reference_engine", "checks", "reports", "tests", "docs", "benchmarks")
 _FORKS = Path(__file__).with_name("forks.py")
 _OUTCOMES = {0: SURVIVED, 1: KILLED, None: KILLED}
@@ -75,15 +76,16 @@ class Copies:
             self._free.put(copy)
         return Limits(*took)
 
-    def outcome(self, module: str, text: str, tests: list[str], limits: Limits) -> str:
-        """What the module's tests say of this text in its place: the fast ones first, the slow ones of a survivor."""
+    def outcome(self, module: str, text: str, tests: list[str], limits: Limits) -> tuple[str, str]:
+        """What the module's tests say of this text in its place, and by what: the slow ones try only survivors."""
         copy = self._free.get()
         try:
-            outcome = SURVIVED
+            outcome, by = SURVIVED, ""
             for marks, seconds in ((FAST, limits.fast), (SLOW, limits.slow)):
                 if seconds is not None and outcome == SURVIVED:
-                    outcome = _OUTCOMES.get(copy.run(module, text, tests, marks, seconds)["ended"], BROKEN)
-            return outcome
+                    ended = copy.run(module, text, tests, marks, seconds)["ended"]
+                    outcome, by = _OUTCOMES.get(ended, BROKEN), TIME if ended is None else f"{marks}: {ended}"
+            return outcome, by
         finally:
             self._free.put(copy)
 

@@ -64,7 +64,7 @@ def try_mutants(directory: Path, mutants: list[Mutant], workers: int, seconds: f
             except TestsFail as why:
                 failed.append(why)
 
-        def tried(mutant: Mutant) -> str | None:
+        def tried(mutant: Mutant) -> tuple[str, str] | None:
             if time.monotonic() > end:
                 return None
             return copies.outcome(mutant.module, mutant.text, MODULES[mutant.module], limits[mutant.module])
@@ -72,16 +72,16 @@ def try_mutants(directory: Path, mutants: list[Mutant], workers: int, seconds: f
         with ThreadPoolExecutor(workers) as pool:
             runs = {pool.submit(tried, mutant): mutant for mutant in left if mutant.module in limits}
             for number, run in enumerate(as_completed(runs), 1):
-                if outcome := run.result():
-                    _keep(file, runs[run], outcome)
-                    sys.stderr.write(f"[{number}/{len(runs)}] {runs[run].module}:{runs[run].line} {outcome}\n")
+                if found := run.result():
+                    _keep(file, runs[run], *found)
+                    sys.stderr.write(f"[{number}/{len(runs)}] {runs[run].module}:{runs[run].line} {found[0]}\n")
     if failed:
         raise failed[0]
 
 
-def _keep(file: IO[str], mutant: Mutant, outcome: str) -> None:
+def _keep(file: IO[str], mutant: Mutant, outcome: str, by: str) -> None:
     line = {"key": mutant.key, "module": mutant.module, "operator": mutant.operator, "line": mutant.line}
-    file.write(json.dumps(line | {"change": mutant.change, "outcome": outcome}) + "\n")
+    file.write(json.dumps(line | {"change": mutant.change, "outcome": outcome, "by": by}) + "\n")
     file.flush()
 
 
