@@ -29,13 +29,14 @@ from mutants import Mutant, mutants_of, read_mutants, write_mutants
 RESULTS = ROOT / "docs" / "results" / "mutation.json"
 PLANNED = "planned.json"
 WHY = Path(__file__).with_name("survivors.toml")
-JUDGE = ["tests/conformance/test_judge.py", "tests/conformance/test_lies_of_the_judge.py"]
+LIES = "tests/conformance/test_lies_of_the_judge.py"
+JUDGE = ["tests/conformance/test_judge.py", "tests/conformance/test_edges_of_the_judge.py", LIES]
 GATE = ["tests/conformance/gate/test_decision.py", "tests/conformance/gate/test_policy.py"]
 MODULES = {
     "conformance/near_tie.py": ["tests/conformance/test_near_tie.py", "tests/conformance/test_judge.py"],
-    "conformance/trial/outcome.py": ["tests/conformance/trial/test_outcome.py", JUDGE[1]],
+    "conformance/trial/outcome.py": ["tests/conformance/trial/test_outcome.py", LIES],
     "conformance/statistics.py": ["tests/conformance/test_statistics.py", *JUDGE],
-    "conformance/record.py": ["tests/conformance/test_record.py", JUDGE[1]],
+    "conformance/record.py": ["tests/conformance/test_record.py", LIES],
     "conformance/judge.py": JUDGE,
     "conformance/gate/decision.py": GATE,
     "conformance/gate/policy.py": GATE,
