@@ -36,7 +36,10 @@ MODULES = {
     "conformance/near_tie.py": ["tests/conformance/test_near_tie.py", "tests/conformance/test_judge.py"],
     "conformance/trial/outcome.py": ["tests/conformance/trial/test_outcome.py", LIES],
     "conformance/statistics.py": ["tests/conformance/test_statistics.py", *JUDGE],
-    "conformance/record.py": ["tests/conformance/test_record.py", LIES],
+    "conformance/record.py": [
+        *(f"tests/conformance/test_{name}.py" for name in ("record", "lines_of_the_record")),
+        LIES,
+    ],
     "conformance/judge.py": JUDGE,
     "conformance/gate/decision.py": GATE,
     "conformance/gate/policy.py": GATE,
