@@ -157,6 +157,12 @@ def test_a_rehearsal_that_was_read_from_a_file_is_judged_like_the_one_that_was_m
     assert made.rehearsed is Rehearsed.SURVIVED
 
 
+def test_the_want_of_a_device_that_was_read_from_a_file_excuses_no_clause_but_its_own():
+    result = judged(*stored([NO_NVML]), row=NEEDY, situation=ON_CPU)
+
+    assert (result.verdict, result.reason) == (ERROR, "contract: did not observe 'seen'")
+
+
 # --- what is softened, and what is not --------------------------------------------------------------------
 
 
