@@ -8,6 +8,7 @@ import pytest
 from conformance.catalogue import NO_DEVICE, Row
 from conformance.judge import Situation, judge
 from conformance.observations import (
+    CaseFailure,
     Cases,
     Equal,
     Growth,
@@ -239,6 +240,14 @@ def test_a_rehearsal_with_a_warning_is_one_and_survived():
     assert (result.verdict, result.reason, result.rehearsed) == (UNTESTED, NO_DEVICE, Rehearsed.SURVIVED)
 
 
+@pytest.mark.parametrize("made", [ON_GPU, judged(SAME)])
+def test_what_was_judged_and_for_whom_cannot_be_changed(made):
+    field = made.__struct_fields__[0]
+
+    with pytest.raises(AttributeError):
+        setattr(made, field, getattr(made, field))
+
+
 # --- words ------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +262,29 @@ def test_a_rehearsal_with_a_warning_is_one_and_survived():
 )
 def test_a_long_value_is_cut_and_says_how_long_it_was(length, shown):
     assert judged(Equal(name="seen", expected=1, observed="x" * length)).reason == f"seen: expected 1, observed {shown}"
+
+
+@pytest.mark.parametrize(("unit", "stated"), [("", "< 5 s"), ("ms", "< 5 ms")])
+def test_a_limit_is_told_in_its_own_unit_or_in_that_of_the_number(unit, stated):
+    [finding] = judged(Measured(name="seen", value=9.0, unit="s"), relation="<", limit=5.0, unit=unit).findings
+
+    assert (finding.limit, finding.detail) == (stated, f"9 s, demanded {stated}")
+
+
+def test_of_several_differences_the_first_is_told():
+    failures = [CaseFailure(case_class=name, how="wrong_accept", detail=name) for name in ("hole", "overlap")]
+    cases = Cases(name="seen", ran={"hole": 1}, required={"hole": 30}, failures=failures)
+
+    assert judged(cases).reason == "seen: wrong_accept in hole: hole"
+    assert "argmax differs at step 0;" in judged(logits(argmax_observed=[9, 9]), **LOGITS).reason
+
+
+def test_a_class_of_which_a_single_example_is_demanded_is_missed_too():
+    cases = Cases(name="seen", ran={"hole": 1}, required={"hole": 1, "overlap": 1})
+
+    result = judged(cases, min_examples=1, min_classes=2)
+
+    assert (result.verdict, result.reason) == (INCONCLUSIVE, "seen: too few examples in overlap")
 
 
 def test_what_many_cases_could_have_shown_follows_from_the_class_with_the_fewest():

@@ -130,7 +130,7 @@ ESCAPED = entry() + "," + entry().replace('"a"', '"\\u0061"')
         (" {}", "the header does not begin with '{'"),
         (b'{"\xff":1}', "the header is not UTF-8 at byte 2"),
         ("{nonsense}", "expected a name and ':' at character 1 of the header"),
-        ("{" + entry(), "expected ',' or '}' at character 53 of the header"),
+        ("{" + entry(), "expected ',' or '}' at character 52 of the header"),
         ("{" + entry() + ",}", "expected a name and ':' at character 53 of the header"),
         ("{" + TWICE + "}", "the name 'a' is given twice"),
         ("{" + ESCAPED + "}", "the name 'a' is given twice"),
