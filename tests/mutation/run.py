@@ -29,25 +29,23 @@ from mutants import Mutant, mutants_of, read_mutants, write_mutants
 RESULTS = ROOT / "docs" / "results" / "mutation.json"
 PLANNED = "planned.json"
 WHY = Path(__file__).with_name("survivors.toml")
-LIES = "tests/conformance/test_lies_of_the_judge.py"
-JUDGE = ["tests/conformance/test_judge.py", "tests/conformance/test_edges_of_the_judge.py", LIES]
-GATE = ["tests/conformance/gate/test_decision.py", "tests/conformance/gate/test_policy.py"]
+CONFORMANCE = "tests/conformance/"
+LIES = f"{CONFORMANCE}test_lies_of_the_judge.py"
+JUDGE = [f"{CONFORMANCE}test_judge.py", f"{CONFORMANCE}test_edges_of_the_judge.py", LIES]
+GATE = [f"{CONFORMANCE}gate/test_{name}.py" for name in ("policy", "causes", "decision")]
+RECORD = [f"{CONFORMANCE}test_lines_of_the_record.py", LIES, f"{CONFORMANCE}test_record.py"]
+HEADER = [f"tests/reference_engine/test_{name}.py" for name in ("header_causes", "header")]
 MODULES = {
-    "conformance/near_tie.py": ["tests/conformance/test_near_tie.py", "tests/conformance/test_judge.py"],
-    "conformance/trial/outcome.py": ["tests/conformance/trial/test_outcome.py", LIES],
-    "conformance/statistics.py": ["tests/conformance/test_statistics.py", *JUDGE],
-    "conformance/record.py": [
-        *(f"tests/conformance/test_{name}.py" for name in ("record", "lines_of_the_record")),
-        LIES,
-    ],
+    "conformance/near_tie.py": [f"{CONFORMANCE}test_near_tie.py", *JUDGE],
+    "conformance/trial/outcome.py": [LIES, f"{CONFORMANCE}trial/test_outcome.py"],
+    "conformance/statistics.py": [f"{CONFORMANCE}test_statistics.py", *JUDGE],
+    "conformance/record.py": RECORD,
     "conformance/judge.py": JUDGE,
     "conformance/gate/decision.py": GATE,
     "conformance/gate/policy.py": GATE,
-    "reference_engine/header.py": [
-        "tests/reference_engine/test_header_causes.py",
-        "tests/reference_engine/test_header.py",
-    ],
+    "reference_engine/header.py": HEADER,
 }
+"""The tests of each module; the quick ones first, for a mutant is tried until one kills it."""
 _SECONDS = 300.0
 """So long may the tests of a module take that was not changed."""
 
