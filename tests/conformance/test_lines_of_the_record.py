@@ -139,6 +139,14 @@ def test_the_order_of_a_record_is_that_of_its_header_whenever_a_row_ended(tmp_pa
     ]
 
 
+@pytest.mark.parametrize("schema", ["", "0.9", "1", "1.0.0", "1.1", "2.0"])
+def test_a_record_of_another_schema_is_not_read(tmp_path, schema):
+    raw = encode_line(msgspec.structs.replace(HEADER, schema=schema)) + encode_line(ROW)
+
+    with pytest.raises(BrokenRecord, match="this reader knows '1.0'"):
+        parse_record(raw, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("raw", "why"),
     [

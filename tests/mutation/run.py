@@ -119,8 +119,20 @@ def plan(directory: Path, mutants: Iterable[Mutant]) -> None:
     path.write_text(json.dumps(known | planned, indent=1) + "\n", encoding="utf-8")
 
 
+def reason_of(survivor: dict[str, str], reasons: Iterable[dict[str, str]]) -> str:
+    """Why a survivor changes nothing that a test should see: the first reason that fits it; empty where none does."""
+    for reason in reasons:
+        if (
+            reason.get("module", survivor["module"]) == survivor["module"]
+            and survivor["operator"].endswith(reason.get("operator", ""))
+            and reason.get("change", "") in survivor["change"]
+        ):
+            return reason["why"]
+    return ""
+
+
 def summary_of(
-    results: Iterable[dict[str, str]], module: str, why: dict[str, str], planned: dict[str, Any]
+    results: Iterable[dict[str, str]], module: str, reasons: Iterable[dict[str, str]], planned: dict[str, Any]
 ) -> dict[str, object]:
     """How many mutants of a module were killed; survivors by line and change, with the reason where one is known.
 
@@ -131,7 +143,7 @@ def summary_of(
     decided = counted[KILLED] + counted[SURVIVED]
     survivors = [
         {"line": line["line"], "operator": line["operator"], "change": line["change"],
-         "why": next((reason for part, reason in why.items() if part in line["change"]), "")}
+         "why": reason_of(line, reasons)}
         for line in mine if line["outcome"] == SURVIVED
     ]  # fmt: skip
     share = round(counted[KILLED] / decided, 4) if decided else None
@@ -179,11 +191,11 @@ def main() -> None:
 def write_results(directory: Path) -> None:
     """Write docs/results/mutation.json from the results in a directory."""
     results = _lines(directory / "results.jsonl")
-    why = tomllib.loads(WHY.read_text(encoding="utf-8"))["why"]
+    reasons = tomllib.loads(WHY.read_text(encoding="utf-8"))["equivalent"]
     tried = [module for module in MODULES if any(line["module"] == module for line in results)]
     path = directory / PLANNED
     planned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = {module: summary_of(results, module, why, planned.get(module, {})) for module in tried}
+    found = {module: summary_of(results, module, reasons, planned.get(module, {})) for module in tried}
     RESULTS.write_text(json.dumps({"modules": found}, indent=1) + "\n", encoding="utf-8")
     for module, each in found.items():
         sys.stdout.write(f"{module}: {each[KILLED]} of {each['mutants']} killed, {each[SURVIVED]} survived\n")
