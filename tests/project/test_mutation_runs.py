@@ -56,7 +56,7 @@ def test_each_end_is_told_apart(runs, tmp_path):
     assert runs("good")["ended"] == 0
     assert runs("good", "bad")["ended"] == 1
     assert "assert 1 == 2" in runs("bad")["output"]
-    assert runs("endless", seconds=2.0)["ended"] is None
+    assert runs("endless", seconds=1.0)["ended"] is None
     assert runs("gone")["ended"] == 9
     assert runs("unreadable")["ended"] == 2
     assert runs("slow")["ended"] == 5
