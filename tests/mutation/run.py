@@ -30,15 +30,16 @@ RESULTS = ROOT / "docs" / "results" / "mutation.json"
 PLANNED = "planned.json"
 WHY = Path(__file__).with_name("survivors.toml")
 CONFORMANCE = "tests/conformance/"
+RULES = f"{CONFORMANCE}test_rules_by_hand.py"
 LIES = f"{CONFORMANCE}test_lies_of_the_judge.py"
 JUDGE = [f"{CONFORMANCE}test_judge.py", f"{CONFORMANCE}test_edges_of_the_judge.py", LIES]
 GATE = [f"{CONFORMANCE}gate/test_{name}.py" for name in ("policy", "causes", "decision")]
 RECORD = [f"{CONFORMANCE}test_lines_of_the_record.py", LIES, f"{CONFORMANCE}test_record.py"]
 HEADER = [f"tests/reference_engine/test_{name}.py" for name in ("header_causes", "header")]
 MODULES = {
-    "conformance/near_tie.py": [f"{CONFORMANCE}test_near_tie.py", *JUDGE],
-    "conformance/trial/outcome.py": [LIES, f"{CONFORMANCE}trial/test_outcome.py"],
-    "conformance/statistics.py": [f"{CONFORMANCE}test_statistics.py", *JUDGE],
+    "conformance/near_tie.py": [f"{CONFORMANCE}test_near_tie.py", RULES, *JUDGE],
+    "conformance/trial/outcome.py": [LIES, RULES, f"{CONFORMANCE}trial/test_outcome.py"],
+    "conformance/statistics.py": [RULES, f"{CONFORMANCE}test_statistics.py", *JUDGE],
     "conformance/record.py": RECORD,
     "conformance/judge.py": JUDGE,
     "conformance/gate/decision.py": GATE,
