@@ -182,3 +182,10 @@ def test_what_json_cannot_carry_is_replaced_wherever_it_stands_and_nothing_else_
     assert line["reason"] == "?"
     assert line["observations"][0]["expected"] == {"?": ["?", 1, None, True]}
     assert line["observations"][0]["observed"] == [2.5, "é"]
+
+
+def test_a_record_that_cannot_be_opened_is_broken_for_the_system_s_reason(tmp_path):
+    with pytest.raises(BrokenRecord) as caught:
+        read_record(tmp_path / "none")
+
+    assert caught.value.cause == "No such file or directory"
