@@ -76,6 +76,20 @@ def test_one_thing_shuts_the_gate_with_one_cause(seen, policy, cause):
     assert not decision.open
 
 
+@pytest.mark.parametrize("reason", ["interrupted", "blocked by F-BUILD-001", "no peer installed", "not written"])
+def test_a_rehearsal_leaves_open_what_is_untested_for_any_other_reason_than_the_device(reason):
+    lost = msgspec.structs.replace(LOST, reason=reason)
+
+    assert causes(gate(world.record({5: lost}, gpu=False))) == [
+        (ExitCode.UNDECIDED, "F-A-005", f"not tested: {reason}")
+    ]
+
+
+def test_a_day_is_named_where_the_gate_is_asked():
+    with pytest.raises(TypeError):
+        decide(world.record(), Policy(), world.catalogue(), world.thresholds(), TODAY)
+
+
 def test_a_warning_that_fails_here_is_told_as_one():
     softer = (msgspec.structs.replace(world.ROWS[0], severity="WARNING"), *world.ROWS[1:])
     record = world.record({1: world.result(softer[0], world.BAD)}, rows=softer)
