@@ -293,6 +293,15 @@ def test_what_is_no_loss_of_this_machine_s_own_is_no_cause(seen, comparison):
     assert gate(world.record(seen, gpu=False), comparison=comparison).causes == ()
 
 
+@pytest.mark.parametrize("reason", ["no peer installed", "blocked by F-BUILD-001"])
+def test_a_row_that_is_open_for_a_reason_of_its_own_is_told_once(reason):
+    lost = msgspec.structs.replace(LOST, reason=reason)
+
+    decision = gate(world.record({5: lost}, gpu=False), comparison=changed())
+
+    assert causes(decision) == [(ExitCode.UNDECIDED, "F-A-005", f"not tested: {reason}")]
+
+
 def test_a_row_whose_loss_is_excused_by_name_is_no_cause():
     allowed = AllowedUntested("F-A-002", "no peer installed", "the runner has none")
     before, now = world.record(), world.record({2: world.NO_PEER})
