@@ -145,6 +145,16 @@ def test_an_excuse_is_told_by_row():
     }
 
 
+@pytest.mark.parametrize(
+    ("expires", "opens"),
+    [(date(2027, 1, 1), True), (date(2026, 11, 25), True), (TODAY, True), (date(2026, 11, 23), False)],
+)
+def test_a_known_failure_is_excused_until_its_last_day_is_over(expires, opens):
+    known = msgspec.structs.replace(KNOWN, expires=expires)
+
+    assert gate(world.record({1: world.BAD}), Policy(known_failure=(known,))).open is opens
+
+
 def test_a_failed_rehearsal_is_excused_as_a_failure_is():
     record = world.record({5: world.BAD}, gpu=False)
     known = msgspec.structs.replace(KNOWN, row="F-A-005")
