@@ -201,7 +201,7 @@ def test_the_want_of_a_device_excuses_no_other_verdict(verdict):
     assert exit_code([GOOD, row(verdict, NO_DEVICE)], rehearsal=True) is not ExitCode.OPEN
 
 
-@pytest.mark.parametrize("ended", ["completed", "interrupted", "a word that sorts first", "zzz"])
+@pytest.mark.parametrize("ended", ["completed", "interrupted"])
 def test_only_a_broken_trial_is_the_harness_s_fault(ended):
     assert exit_code([GOOD], rehearsal=False, ended=ended) is ExitCode.OPEN
 
