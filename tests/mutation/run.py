@@ -51,7 +51,9 @@ _SECONDS = 300.0
 """So long may the tests of a module take that was not changed."""
 
 
-def try_mutants(directory: Path, mutants: list[Mutant], workers: int, seconds: float = math.inf) -> None:
+def try_mutants(
+    directory: Path, mutants: list[Mutant], workers: int, *, seconds: float = math.inf, slow: bool = True
+) -> None:
     """Try the mutants that were not tried yet, and start none after so many seconds; each result is kept as it comes.
 
     Raises:
@@ -66,7 +68,7 @@ def try_mutants(directory: Path, mutants: list[Mutant], workers: int, seconds: f
         limits: dict[str, Limits] = {}
         for module in dict.fromkeys(mutant.module for mutant in left):
             try:
-                limits[module] = copies.limits(module, MODULES[module], _SECONDS)
+                limits[module] = copies.limits(module, MODULES[module], _SECONDS, slow=slow)
             except TestsFail as why:
                 failed.append(why)
 
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("modules", nargs="*")
     parser.add_argument("-n", "--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=math.inf, help="start no mutant after so many")
+    parser.add_argument("--fast", action="store_true", help="leave out tests marked slow; what they kill then survives")
     parser.add_argument("--list", type=Path, help="write the mutants here and try none")
     parser.add_argument("--mutants", type=Path, help="try the mutants of this file")
     parser.add_argument("--score", action="store_true", help="say what is known and try none")
@@ -184,7 +187,7 @@ def main() -> None:
         return
     plan(directory, mutants)
     try:
-        try_mutants(directory, mutants, given.workers, given.seconds)
+        try_mutants(directory, mutants, given.workers, seconds=given.seconds, slow=not given.fast)
     finally:
         write_results(directory)
 

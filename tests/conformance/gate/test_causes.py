@@ -56,6 +56,11 @@ def changed(row="F-A-005", change=Change.NEWLY_UNTESTED, unlike=()):
             (ExitCode.HARNESS, "F-A-001", "contract: observed 'right' more than once"),
         ),
         (
+            {1: [*world.BAD, *world.BAD, Equal(name="wrong", expected=1, observed=1)]},
+            {"known_failure": (KNOWN,)},
+            (ExitCode.HARNESS, "F-A-001", "contract: observed 'right' more than once"),
+        ),
+        (
             {},
             {"known_failure": (KNOWN,)},
             (ExitCode.USAGE, "F-A-001", "a known failure that no longer fails (corroborated): remove its entry"),
@@ -184,6 +189,24 @@ def test_a_trial_of_which_nothing_took_place_says_so():
     nothing = {n: RowResult(f"F-A-00{n}", Verdict.UNTESTED, reason="no CUDA device") for n in range(1, 6)}
 
     assert causes(gate(world.record(nothing, gpu=False))) == [(ExitCode.UNDECIDED, "", "nothing at all was tried")]
+
+
+SOFT = tuple(msgspec.structs.replace(row, severity="WARNING") for row in world.ROWS)
+
+
+def test_a_warning_is_something_that_was_tried():
+    nothing = {n: RowResult(f"F-A-00{n}", Verdict.UNTESTED, reason="no CUDA device") for n in range(2, 6)}
+    warned = world.result(SOFT[0], world.BAD)
+
+    assert gate(world.record({1: warned, **nothing}, gpu=False, rows=SOFT), rows=SOFT).open
+
+
+def test_an_allowance_is_stale_once_the_row_gives_a_warning():
+    record = world.record({2: world.result(SOFT[1], world.BAD)}, rows=SOFT)
+
+    assert causes(gate(record, Policy(untested=(ALLOWED,)), rows=SOFT)) == [
+        (ExitCode.USAGE, "F-A-002", "allowed to be untested, but it was tried: remove its entry")
+    ]
 
 
 def test_one_rehearsed_row_is_something_that_was_tried():
