@@ -58,6 +58,7 @@ def test_a_length_up_to_the_limit_and_up_to_the_file_is_taken(length):
         (prefix(LARGEST), 2**40, f"header length {LARGEST} exceeds the limit of 100000000 bytes"),
         (prefix(100), 107, "header length 100 exceeds the file of 107 bytes"),
         (prefix(1), 8, "header length 1 exceeds the file of 8 bytes"),
+        (prefix(8), 15, "header length 8 exceeds the file of 15 bytes"),
     ],
 )
 def test_a_length_beyond_the_limit_or_the_file_is_refused_by_name(given, size, cause):
@@ -84,6 +85,15 @@ def test_a_header_gives_its_tensors_in_its_own_order_and_where_the_data_starts()
     assert [tensor.nbytes for tensor in header.tensors.values()] == [2, 2]
     assert header.metadata == {"k": "v"}
     assert header.data_start == 8 + len(text)
+
+
+@pytest.mark.parametrize("name", ["", "0", "A", "__", "__metadata", "__metadata__ ", "zz"])
+def test_metadata_come_before_any_name_and_after_it(name):
+    tensor = entry(name=name)
+
+    for members in ([tensor, '"__metadata__":{"k":"v"}'], ['"__metadata__":{"k":"v"}', tensor]):
+        header = parsed("{" + ",".join(members) + "}")
+        assert (list(header.tensors), header.metadata) == ([name], {"k": "v"})
 
 
 def test_a_header_cannot_be_changed():
