@@ -8,6 +8,7 @@ from conformance.catalogue import Row, load_catalogue
 from conformance.documentation import (
     done_blocks,
     manifest_blocks,
+    mutation_blocks,
     protocol_blocks,
     result_blocks,
     statistics_blocks,
@@ -50,6 +51,8 @@ def blocks(root: Path = ROOT) -> Blocks:
         "near-tie-rows": statistics_blocks.near_tie_rows,
         "done-gates": done_blocks.gates,
         "done-panel": lambda: done_blocks.panel(root),
+        "mutation-score": lambda: mutation_blocks.score(root),
+        "mutation-survivors": lambda: mutation_blocks.survivors(root),
         "committed-trials": lambda: result_blocks.committed_trials(root),
         "proven-checks": lambda: result_blocks.proven_checks(root),
         "traced-rows": lambda: trace_blocks.traced_rows(root),

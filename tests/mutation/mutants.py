@@ -43,7 +43,7 @@ def mutants_of(root: Path, module: str) -> Iterator[Mutant]:
         except AttributeError:
             # Of `except` with a dotted name cosmic-ray makes nothing.
             continue
-        if text is None or text == original:
+        if text is None or text == original or not _compiles(text):
             continue
         key = hashlib.sha256(f"{module}\0{text}".encode()).hexdigest()[:16]
         yield Mutant(key, module, spec.operator_name, spec.start_pos[0], _change(original, text), text)
@@ -59,6 +59,15 @@ def read_mutants(path: Path) -> list[Mutant]:
     """Mutants that `write_mutants` kept."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [Mutant(**json.loads(line)) for line in file]
+
+
+def _compiles(text: str) -> bool:
+    """False where an operator took the star of a signature for a product: that is no program, and no test kills it."""
+    try:
+        compile(text, "mutant", "exec", dont_inherit=True)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _change(original: str, text: str) -> str:

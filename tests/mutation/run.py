@@ -12,111 +12,85 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import queue
-import shutil
-import subprocess
+import math
 import sys
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+from copies import BROKEN, KILLED, ROOT, SURVIVED, Copies, Limits, TestsFail
 from mutants import Mutant, mutants_of, read_mutants, write_mutants
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results" / "mutation.json"
 PLANNED = "planned.json"
 WHY = Path(__file__).with_name("survivors.toml")
-JUDGE = ["tests/conformance/test_judge.py", "tests/conformance/test_lies_of_the_judge.py"]
-GATE = ["tests/conformance/gate/test_decision.py", "tests/conformance/gate/test_policy.py"]
+CONFORMANCE = "tests/conformance/"
+RULES = f"{CONFORMANCE}test_rules_by_hand.py"
+LIES = f"{CONFORMANCE}test_lies_of_the_judge.py"
+JUDGE = [f"{CONFORMANCE}test_judge.py", f"{CONFORMANCE}test_edges_of_the_judge.py", LIES]
+GATE = [f"{CONFORMANCE}gate/test_{name}.py" for name in ("policy", "causes", "decision")]
+RECORD = [f"{CONFORMANCE}test_lines_of_the_record.py", LIES, f"{CONFORMANCE}test_record.py"]
+HEADER = [f"tests/reference_engine/test_{name}.py" for name in ("header_causes", "header")]
 MODULES = {
-    "conformance/near_tie.py": ["tests/conformance/test_near_tie.py", "tests/conformance/test_judge.py"],
-    "conformance/trial/outcome.py": ["tests/conformance/trial/test_outcome.py", JUDGE[1]],
-    "conformance/statistics.py": ["tests/conformance/test_statistics.py", *JUDGE],
-    "conformance/record.py": ["tests/conformance/test_record.py", JUDGE[1]],
+    "conformance/near_tie.py": [f"{CONFORMANCE}test_near_tie.py", RULES, *JUDGE],
+    "conformance/trial/outcome.py": [LIES, RULES, f"{CONFORMANCE}trial/test_outcome.py"],
+    "conformance/statistics.py": [RULES, f"{CONFORMANCE}test_statistics.py", *JUDGE],
+    "conformance/record.py": RECORD,
     "conformance/judge.py": JUDGE,
     "conformance/gate/decision.py": GATE,
     "conformance/gate/policy.py": GATE,
-    "reference_engine/header.py": ["tests/reference_engine/test_header.py"],
+    "reference_engine/header.py": HEADER,
 }
-_COPIED = ("conformance", "reference_engine", "checks", "reports", "tests", "docs", "benchmarks")
-_SECONDS = 120.0
-KILLED, SURVIVED, BROKEN = "killed", "survived", "broken"
+"""The tests of each module; the quick ones first, for a mutant is tried until one kills it."""
+_SECONDS = 300.0
+"""So long may the tests of a module take that was not changed."""
 
 
-class TestsFail(Exception):
-    """The tests of a module fail without a mutant: nothing that they say of mutants would mean anything."""
-
-    def __init__(self, module: str, output: str) -> None:
-        self.module = module
-        super().__init__(f"the tests of {module} fail without a change:\n{output[-1500:]}")
-
-
-class Copies:
-    """Copies of the project, one for each worker."""
-
-    def __init__(self, directory: Path, count: int) -> None:
-        self._free: queue.Queue[Path] = queue.Queue()
-        for number in range(count):
-            copy = directory / f"copy-{number}"
-            shutil.rmtree(copy, ignore_errors=True)
-            copy.mkdir(parents=True)
-            for name in _COPIED:
-                shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-            for file in ROOT.glob("*.*"):
-                if file.is_file():
-                    shutil.copyfile(file, copy / file.name)
-            self._free.put(copy)
-
-    def outcome(self, module: str, text: str) -> tuple[str, str]:
-        """What the module's tests say of this text in its place, and what they printed."""
-        copy = self._free.get()
-        original = (ROOT / module).read_text(encoding="utf-8")
-        try:
-            (copy / module).write_text(text, encoding="utf-8")
-            return _tested(copy, MODULES[module])
-        finally:
-            (copy / module).write_text(original, encoding="utf-8")
-            self._free.put(copy)
-
-
-def _tested(copy: Path, tests: list[str]) -> tuple[str, str]:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
-    environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        ended = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return KILLED, f"no end within {_SECONDS:g} s"
-    return {0: SURVIVED, 1: KILLED}.get(ended.returncode, BROKEN), ended.stdout
-
-
-def try_mutants(directory: Path, mutants: list[Mutant], workers: int) -> None:
-    """Try the mutants that were not tried yet; each result is kept as it comes.
+def try_mutants(
+    directory: Path, mutants: list[Mutant], workers: int, *, seconds: float = math.inf, slow: bool = True
+) -> None:
+    """Try the mutants that were not tried yet, and start none after so many seconds; each result is kept as it comes.
 
     Raises:
-        TestsFail: a module's own tests fail without a change.
+        TestsFail: a module's own tests fail without a change; those of other modules were tried.
     """
+    end = time.monotonic() + seconds
     results = directory / "results.jsonl"
     known = {line["key"] for line in _lines(results)}
     left = [mutant for mutant in mutants if mutant.key not in known]
-    copies = Copies(directory, workers)
-    for module in dict.fromkeys(mutant.module for mutant in left):
-        outcome, output = copies.outcome(module, (ROOT / module).read_text(encoding="utf-8"))
-        if outcome != SURVIVED:
-            raise TestsFail(module, output)
-    with results.open("a", encoding="utf-8") as file, ThreadPoolExecutor(workers) as pool:
-        tried = pool.map(lambda mutant: (mutant, copies.outcome(mutant.module, mutant.text)[0]), left)
-        for number, (mutant, outcome) in enumerate(tried, 1):
-            line = {"key": mutant.key, "module": mutant.module, "operator": mutant.operator, "line": mutant.line}
-            file.write(json.dumps(line | {"change": mutant.change, "outcome": outcome}) + "\n")
-            file.flush()
-            sys.stderr.write(f"[{number}/{len(left)}] {mutant.module}:{mutant.line} {outcome}\n")
+    failed: list[TestsFail] = []
+    with Copies(directory, workers) as copies, results.open("a", encoding="utf-8") as file:
+        limits: dict[str, Limits] = {}
+        for module in dict.fromkeys(mutant.module for mutant in left):
+            try:
+                limits[module] = copies.limits(module, MODULES[module], _SECONDS, slow=slow)
+            except TestsFail as why:
+                failed.append(why)
+
+        def tried(mutant: Mutant) -> tuple[str, str] | None:
+            if time.monotonic() > end:
+                return None
+            return copies.outcome(mutant.module, mutant.text, MODULES[mutant.module], limits[mutant.module])
+
+        with ThreadPoolExecutor(workers) as pool:
+            runs = {pool.submit(tried, mutant): mutant for mutant in left if mutant.module in limits}
+            for number, run in enumerate(as_completed(runs), 1):
+                if found := run.result():
+                    _keep(file, runs[run], *found)
+                    sys.stderr.write(f"[{number}/{len(runs)}] {runs[run].module}:{runs[run].line} {found[0]}\n")
+    if failed:
+        raise failed[0]
+
+
+def _keep(file: IO[str], mutant: Mutant, outcome: str, by: str) -> None:
+    line = {"key": mutant.key, "module": mutant.module, "operator": mutant.operator, "line": mutant.line}
+    file.write(json.dumps(line | {"change": mutant.change, "outcome": outcome, "by": by}) + "\n")
+    file.flush()
 
 
 def _lines(path: Path) -> list[dict[str, str]]:
@@ -148,8 +122,20 @@ def plan(directory: Path, mutants: Iterable[Mutant]) -> None:
     path.write_text(json.dumps(known | planned, indent=1) + "\n", encoding="utf-8")
 
 
+def reason_of(survivor: dict[str, str], reasons: Iterable[dict[str, str]]) -> str:
+    """Why a survivor changes nothing that a test should see: the first reason that fits it; empty where none does."""
+    for reason in reasons:
+        if (
+            reason.get("module", survivor["module"]) == survivor["module"]
+            and survivor["operator"].endswith(reason.get("operator", ""))
+            and reason.get("change", "") in survivor["change"]
+        ):
+            return reason["why"]
+    return ""
+
+
 def summary_of(
-    results: Iterable[dict[str, str]], module: str, why: dict[str, str], planned: dict[str, Any]
+    results: Iterable[dict[str, str]], module: str, reasons: Iterable[dict[str, str]], planned: dict[str, Any]
 ) -> dict[str, object]:
     """How many mutants of a module were killed; survivors by line and change, with the reason where one is known.
 
@@ -160,7 +146,7 @@ def summary_of(
     decided = counted[KILLED] + counted[SURVIVED]
     survivors = [
         {"line": line["line"], "operator": line["operator"], "change": line["change"],
-         "why": next((reason for part, reason in why.items() if part in line["change"]), "")}
+         "why": reason_of(line, reasons)}
         for line in mine if line["outcome"] == SURVIVED
     ]  # fmt: skip
     share = round(counted[KILLED] / decided, 4) if decided else None
@@ -176,6 +162,8 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?", default=Path("mutation-run"))
     parser.add_argument("modules", nargs="*")
     parser.add_argument("-n", "--workers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=math.inf, help="start no mutant after so many")
+    parser.add_argument("--fast", action="store_true", help="leave out tests marked slow; what they kill then survives")
     parser.add_argument("--list", type=Path, help="write the mutants here and try none")
     parser.add_argument("--mutants", type=Path, help="try the mutants of this file")
     parser.add_argument("--score", action="store_true", help="say what is known and try none")
@@ -198,18 +186,20 @@ def main() -> None:
         write_mutants(mutants, given.list)
         return
     plan(directory, mutants)
-    try_mutants(directory, mutants, given.workers)
-    write_results(directory)
+    try:
+        try_mutants(directory, mutants, given.workers, seconds=given.seconds, slow=not given.fast)
+    finally:
+        write_results(directory)
 
 
 def write_results(directory: Path) -> None:
     """Write docs/results/mutation.json from the results in a directory."""
     results = _lines(directory / "results.jsonl")
-    why = tomllib.loads(WHY.read_text(encoding="utf-8"))["why"]
+    reasons = tomllib.loads(WHY.read_text(encoding="utf-8"))["equivalent"]
     tried = [module for module in MODULES if any(line["module"] == module for line in results)]
     path = directory / PLANNED
     planned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = {module: summary_of(results, module, why, planned.get(module, {})) for module in tried}
+    found = {module: summary_of(results, module, reasons, planned.get(module, {})) for module in tried}
     RESULTS.write_text(json.dumps({"modules": found}, indent=1) + "\n", encoding="utf-8")
     for module, each in found.items():
         sys.stdout.write(f"{module}: {each[KILLED]} of {each['mutants']} killed, {each[SURVIVED]} survived\n")
