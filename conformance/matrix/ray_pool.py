@@ -5,6 +5,7 @@ Needs the extra `ray`, the project at the same place on every machine, and a dir
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections import Counter, deque
@@ -140,7 +141,7 @@ def _connected(address: str) -> Any:
     try:
         if colon and port.isdecimal() and "//" not in address:  # Ray itself says so only after minutes
             socket.create_connection((host, int(port)), _ANSWERS_WITHIN_S).close()
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, ValueError) as error:
         raise NoCluster(address, str(error)) from error
     return ray
