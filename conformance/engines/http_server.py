@@ -15,6 +15,7 @@ from typing import Any
 
 HOST = "127.0.0.1"
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_DYING_S = 2.0
 _POLL_S = 0.1
 _END_S = 10.0
 _TAIL_BYTES = 300
@@ -88,7 +89,8 @@ class HttpServer:
         try:
             status, raw = self._exchange("POST", path, json.dumps(request).encode(), seconds)
         except (ConnectionError, http.client.HTTPException):
-            time.sleep(_POLL_S)
+            with suppress(subprocess.TimeoutExpired):  # a process that dies closes its connections first
+                self._process.wait(_DYING_S)
             self._require_alive()
             raise
         said = raw.decode(errors="replace")

@@ -28,11 +28,13 @@ REAL = ("llama-server", "transformers-serve")
 
 
 def manifest_of(directory, mode, extra=""):
+    # Those that never come up need not be waited for; the others start while many tests do.
+    seconds = 1.5 if mode in {"unhealthy", "sleeps"} else 30
     path = directory / "small.toml"
     path.write_text(
         '[engine]\nname = "small"\n\n[driver]\n'
         'command = ["{python}", "-m", "conformance.engines.openai_engine", "{manifest}"]\n\n'
-        f'[server]\ncommand = ["{{python}}", "{SMALL}", "{{port}}", "{mode}"]\nstartup_timeout_s = 1.5\n{extra}'
+        f'[server]\ncommand = ["{{python}}", "{SMALL}", "{{port}}", "{mode}"]\nstartup_timeout_s = {seconds}\n{extra}'
     )
     return path
 
