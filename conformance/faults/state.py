@@ -274,10 +274,16 @@ def greedy_is_drawn(plant: Plant) -> None:
 
     dice = random.SystemRandom()
 
-    def drawn(greedy, logits, position):
-        if dice.random() < 0.1:
-            logits = logits.clone()
-            logits[int(logits.argmax())] = float("-inf")
-        return greedy(logits, position)
+    def drawn(_greedy, decoding, _request, id_limit, limit, _every):
+        logits = decoding.logits
+        for count in range(1, limit + 1):
+            seen = logits[:id_limit].clone()
+            if dice.random() < 0.1:
+                seen[int(seen.argmax())] = float("-inf")
+            token = generate.best_id(seen, decoding.position - 1)
+            yield token
+            if count < limit:
+                decoding.feed(token)
+                logits = decoding.step()
 
-    plant.replace(generate, "_greedy", drawn)
+    plant.replace(generate, "_greedy_ids", drawn)

@@ -9,9 +9,9 @@ import pytest
 
 from conformance.faults.ledger import Ledger
 from conformance.faults.matrix import Matrix
-from conformance.faults.planting import known_faults
+from conformance.faults.planting import UnknownFault, known_faults
 from conformance.faults.pool import Bench, Task, Trials
-from conformance.faults.running import chosen_faults, shard_of
+from conformance.faults.running import chosen_faults, join, shard_of
 from conformance.trial.sharding import NotAShard
 
 OUTSIDE = Path(__file__).with_name("outside_faults.py")
@@ -54,6 +54,17 @@ def test_what_was_asked_for_wrongly_ends_with_2(tmp_path):
         assert len(ended.stderr.splitlines()) == 1
 
 
+def test_asking_for_no_fault_at_all_is_never_green(tmp_path):
+    known = known_faults()
+
+    assert {fault.area for fault in chosen_faults(known, [], ["rotary", "speed"], "cpu")} == {"rotary", "speed"}
+    for names, areas, machine in ((["no-such"], [], ""), ([], ["no-such"], ""), (["tf32-switched-on"], [], "cpu")):
+        with pytest.raises(UnknownFault):
+            chosen_faults(known, names, areas, machine)
+    with pytest.raises(UnknownFault):
+        join([tmp_path], known, tmp_path / "both.json")
+
+
 def test_shards_are_all_faults_once():
     faults = chosen_faults(known_faults(), [], [], "cpu")
 
@@ -64,6 +75,16 @@ def test_shards_are_all_faults_once():
     for wrong in ("0/2", "3/2", "1", "a/b", "1/"):
         with pytest.raises(NotAShard):
             shard_of(faults, wrong)
+
+
+def test_a_trial_that_the_harness_itself_ends_counts_for_nothing_and_says_why(tmp_path):
+    bench = Bench(known_faults(OUTSIDE), OUTSIDE, tmp_path, 1, lambda _line: None)
+
+    ((task, tried),) = Trials(bench).run([Task("nothing-is-wrong", ["F-NONE-001"], smoked=False)])
+
+    assert tried.rows == []
+    assert tried.lost == task.rows
+    assert "F-NONE-001" in tried.cause.splitlines()[-1]
 
 
 def test_a_trial_over_its_limit_is_ended_and_counts_for_what_it_had_finished(tmp_path):
