@@ -2,8 +2,9 @@
 
 Processes that tests start count too. Prints `branch coverage N %` if the tests pass, and leaves coverage.json in the
 directory. What was measured is kept in docs/results/coverage.json with the hash of all sources and tests; while that
-hash holds, nothing is measured again. Files that only a GPU reaches are left out by pyproject.toml; on a machine with
-one, `coverage run --rcfile tests/coverage/gpu.toml -m pytest -m gpu` counts them.
+hash holds, nothing is measured again. What only a GPU reaches is left out by pyproject.toml; on a machine with one,
+`coverage run --rcfile tests/coverage/gpu.toml -m pytest -m gpu` counts it. Adapters of engines that are not installed
+count as not run; `absent` names those engines.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / "docs" / "results" / "coverage.json"
 FOLDERS = ("conformance", "reference_engine", "reports", "checks", "tests")
 WORST = 12
+ENGINES = (
+    "fastsafetensors", "llama_cpp", "mistralrs", "mlx", "ray", "runai_model_streamer", "tinygrad", "transformers",
+    "triton", "xllamacpp",
+)  # fmt: skip
 
 
 def coverage(*words: str, data: Path) -> int:
@@ -38,13 +44,14 @@ def sources_sha256() -> str:
 
 
 def summary_of(report: dict[str, dict[str, dict[str, dict[str, float]]]]) -> dict[str, object]:
-    """The total, and the files that lack most."""
+    """The total, what was not installed, and the files that lack most."""
     totals = report["totals"]
     lacking = sorted(report["files"].items(), key=lambda item: -item[1]["summary"]["missing_lines"])
     return {
         "percent": totals["percent_covered"],
         "statements": totals["num_statements"],
         "branches": totals["num_branches"],
+        "absent": [name for name in ENGINES if find_spec(name) is None],
         "lacking": {name: file["summary"]["missing_lines"] for name, file in lacking[:WORST]},
     }
 
