@@ -11,8 +11,12 @@ import pytest
 from conformance.corpus.models import resolve_model
 from conformance.faults import surviving
 from conformance.faults.healthy import CHECKPOINTS
+from conformance.faults.matrix import alarmed
 from conformance.faults.planting import known_faults
-from conformance.faults.trying import Tried
+from conformance.faults.pool import _plan
+from conformance.faults.trying import Tried, faulty_manifest, patient, try_rows
+from conformance.probes.nvml import NONE, VISIBLE
+from conformance.protocol.client import Limits
 from conformance.record import RowResult
 from conformance.verdicts import Rehearsed, Verdict
 
@@ -97,6 +101,18 @@ def test_a_checkpoint_that_differs_gives_the_same_answer(name, logits, tmp_path,
     expected = logits(shipped)
     assert made != shipped
     assert logits(made)[:, : expected.shape[1]].equal(expected)
+
+
+@pytest.mark.parametrize("variant", known_faults(surviving._MODULE).values(), ids=lambda variant: variant.name)
+def test_no_row_fails_an_engine_that_computes_or_answers_in_another_way(variant, nursed, tmp_path, monkeypatch):
+    monkeypatch.setenv(VISIBLE, NONE)
+    plan = _plan(tmp_path, resolve_model(None), [*ROWS, "F-CUDA-012"])
+    manifest, witness = faulty_manifest(variant, surviving._MODULE, tmp_path)
+
+    results = list(try_rows(nursed(manifest), plan, plan.rows, patient(Limits())))
+
+    assert [result.id for result in results if alarmed(result)] == []
+    assert f"ran {variant.name} " in witness.read_text()
 
 
 def test_every_variant_has_a_name_of_its_own():
