@@ -117,7 +117,8 @@ def test_cells_of_a_dead_worker_are_tried_elsewhere(tmp_path, cluster, dies):
         assert of_a_model == [of_a_model[0]] * len(ENGINES)
     begun = len(list(out.glob("cells/*/2*/record.jsonl")))
     assert begun > len(record.cells), "nobody died in the middle of a cell"
-    assert not trials()
+    # A worker whose machine was killed beside it on this host sees that only after a while.
+    wait_for(lambda: not trials(), "no trial is left", 60)
 
 
 @pytest.mark.slow
