@@ -52,7 +52,16 @@ def _run(part: str) -> dict[str, Any] | None:
 
 def _machine() -> dict[str, Any]:
     found = fingerprint([])
-    return {"cpu": found["cpu"], "python": found["python"], "load_average": list(os.getloadavg())}
+    return {"cpu": found["cpu"], "python": found["python"], "load_average": list(os.getloadavg()), "nice": _niceness()}
+
+
+def _niceness() -> int:
+    """This process's, with that of its session where sessions are scheduled as groups; below 0 it comes first."""
+    try:
+        group = Path("/proc/self/autogroup").read_text(encoding="ascii")
+    except OSError:
+        return os.nice(0)
+    return os.nice(0) + int(group.split()[-1])
 
 
 def _options() -> argparse.Namespace:

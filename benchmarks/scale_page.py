@@ -31,7 +31,9 @@ def _absent(title: str) -> str:
 def _machine(part: dict[str, Any]) -> str:
     machine = part["machine"]
     load = machine["load_average"][1]
-    return f"{machine['cpu']['cores']} cores ({machine['cpu']['model']}), load average {load:.1f} over five minutes."
+    first = ", of processes that this one came before" if machine.get("nice", 0) < 0 else ""
+    cores = f"{machine['cpu']['cores']} cores ({machine['cpu']['model']})"
+    return f"{cores}, load average {load:.1f} over five minutes{first}."
 
 
 def _table(heads: list[str], lines: Sequence[Sequence[object]]) -> str:
@@ -98,8 +100,8 @@ def _records(part: dict[str, Any]) -> str:
         f"## {_RECORDS}\n\n{_machine(part)} {part['records']} records of {part['record_bytes'] // 1000} kB; "
         f"their index takes {part['index_bytes'] / 1e6:.1f} MB. Each line is a whole process; the first "
         "reads every record once and answers too.\n\n"
-        + _table(["what", "seconds", "processor s", "peak, MiB"], lines)
-        + f"\nAt most {limits['wall_s']:.0f} s and {limits['peak_bytes'] // _MIB} MiB for an answer: "
+        + _table(["what", "seconds", "processor s", "largest process, MiB"], lines)
+        + f"\nAt most {limits['wall_s']:.0f} s and {limits['peak_bytes'] // _MIB} MiB for each: "
         + f"{part['verdict']}.\n"
     )
 
