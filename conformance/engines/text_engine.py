@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+_REST_OF_A_CHARACTER = 3
+_BROKEN = "\N{REPLACEMENT CHARACTER}"
+
+
 class NotTold(Exception):
     """A thing that an interface of texts does not tell."""
 
@@ -175,17 +179,34 @@ class TextEngine:
             answer = served.interface.ask(path, request, self._wire.answer_timeout_s)
         try:
             choice, usage = answer["choices"][0], answer["usage"]
-            text = choice["text"] if "text" in choice else choice["message"]["content"] or ""
+            text = _said(choice)
             reason, counted = choice["finish_reason"], usage["prompt_tokens"]
+            told = int(usage.get("completion_tokens") or 0)
         except (LookupError, TypeError) as error:
             raise AnswerRefused(path, 200, f"no {error} in {json.dumps(answer)[:300]}") from error
+        ids = _ids(served, text)
+        if reason == "length" and (len(ids) < told or text.endswith(_BROKEN)):
+            ids = self._completed(served, path, request, text)[:told] or ids
         return m.Generation(
-            ids=_ids(served, text),
+            ids=ids,
             text=text,
             finish_reason=str(reason),
             prompt_tokens=int(counted),
             used_gpu=False,
         )
+
+    def _completed(self, served: Served, path: str, request: dict[str, Any], text: str) -> list[int]:
+        """Ids of a longer answer that begins with this text; none if it does not.
+
+        A limit can fall within a character. Its text then lacks the character, or has a mark in its place, and the ids
+        of a part of a character cannot be made of that.
+        """
+        longer = request | {"max_tokens": request["max_tokens"] + _REST_OF_A_CHARACTER}
+        try:
+            said = _said(served.interface.ask(path, longer, self._wire.answer_timeout_s)["choices"][0])
+        except (AnswerRefused, LookupError, TypeError):
+            return []
+        return _ids(served, said) if said.startswith(text.rstrip(_BROKEN)) else []
 
     def _request(self, served: Served, params: m.Generate) -> tuple[str, dict[str, Any]]:
         given = [value for value in (params.prompt_ids, params.prompt, params.messages) if value is not None]
@@ -205,6 +226,11 @@ class TextEngine:
         ids = params.prompt_ids or []
         by_text = served.tokenizer.decode(ids, skip_special_tokens=False)
         return "/v1/completions", common | {"prompt": ids if self._wire.accepts_ids else by_text}
+
+
+def _said(choice: dict[str, Any]) -> str:
+    text: str = choice["text"] if "text" in choice else choice["message"]["content"] or ""
+    return text
 
 
 def _ids(served: Served, text: str) -> list[int]:

@@ -25,11 +25,23 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(500, b"<html>oops</html>")
         if MODE == "short":
             return self.answer(200, b'{"choices": []}')
+        if MODE.startswith("cut"):
+            return self.answer_cut(request["max_tokens"])
         prompt = request.get("prompt") or request["messages"][-1]["content"]
         said = {"message": {"content": prompt}} if "messages" in request else {"text": json.dumps(prompt)}
         usage = {"prompt_tokens": len(prompt), "completion_tokens": 1}
         body = {"choices": [said | {"finish_reason": "stop"}], "usage": usage}
         return self.answer(200, json.dumps(body).encode())
+
+    def answer_cut(self, count):
+        """The ids 64 429 867 are `a` and an emoji of two; text that ends within it lacks it, or has U+FFFD."""
+        if MODE == "cut-refuses" and count > 2:
+            return self.answer(400, b'{"error": "too long"}')
+        whole = "b\N{PARTY POPPER}" if MODE == "cut-otherwise" else "a\N{PARTY POPPER}"
+        broken = "a\ufffd" if MODE == "cut-marked" else "a"
+        usage = {"prompt_tokens": 1, "completion_tokens": min(count, 3)}
+        choice = {"text": broken if count == 2 else whole, "finish_reason": "length"}
+        return self.answer(200, json.dumps({"choices": [choice], "usage": usage}).encode())
 
     def answer(self, status, body):
         self.send_response(status)

@@ -71,6 +71,20 @@ def test_prompts_travel_as_text_or_as_ids_and_conversations_as_messages(tmp_path
     assert chat.text == "a cat"
 
 
+@pytest.mark.parametrize(
+    ("mode", "ids"),
+    [("cut", [64, 429]), ("cut-marked", [64, 429]), ("cut-otherwise", [64]), ("cut-refuses", [64])],
+)
+def test_ids_of_a_character_that_the_limit_cuts_are_learned_from_a_longer_answer(tmp_path, mode, ids):
+    with started(tmp_path, mode) as engine:
+        model = engine.call("model.load", load())
+        answer = engine.call("generate", Generate(model.handle, 2, prompt="x"))
+        whole = engine.call("generate", Generate(model.handle, 1, prompt="x"))
+
+    assert (answer.ids, answer.text) == (ids, "a\ufffd" if mode == "cut-marked" else "a")
+    assert len(whole.ids) == 3  # more than was asked for is told as it came
+
+
 def test_unloading_ends_the_server_and_so_does_the_end_of_the_driver(tmp_path):
     with started(tmp_path, "right") as engine:
         first = engine.call("model.load", load())
