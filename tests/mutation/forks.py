@@ -23,7 +23,7 @@ import pytest
 
 # Third parties' modules only: one of the project's would be the unchanged one in every run. What is missing here is
 # missing for the tests, too, and they say so.
-_IMPORTED = ("hypothesis.strategies", "jsonschema", "msgspec", "numpy", "safetensors", "scipy.special")
+_IMPORTED = ("hypothesis.strategies", "jsonschema", "msgspec", "numpy", "safetensors", "scipy.special", "scipy.stats")
 _OPTIONS = ("-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "_hypothesis_pytestplugin")
 _SEED = "--hypothesis-seed=0"
 _MEMORY_BYTES = 6 << 30
