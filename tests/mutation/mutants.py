@@ -8,10 +8,13 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from os.path import commonprefix
 from pathlib import Path
 
 # Unions in annotations are never evaluated.
 _EXCLUDED = "core/ReplaceBinaryOperator_BitOr_"
+_SHOWN = 200
+_BEFORE = 60
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ def _compiles(text: str) -> bool:
 
 
 def _change(original: str, text: str) -> str:
-    lines = difflib.unified_diff(original.splitlines(), text.splitlines(), n=0, lineterm="")
-    changed = [line[1:].strip() for line in lines if line[:1] in {"-", "+"} and line[:3] not in {"---", "+++"}]
-    return " -> ".join(changed)[:200]
+    """The changed lines before and after; of long ones what stands around the change."""
+    lines = list(difflib.unified_diff(original.splitlines(), text.splitlines(), n=0, lineterm=""))[2:]
+    before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+    if len(before) + len(after) <= _SHOWN:
+        return f"{before} -> {after}"
+    start = max(0, len(commonprefix([before, after])) - _BEFORE)
+    return f"{before[start : start + _SHOWN // 2]} -> {after[start : start + _SHOWN // 2]}"
