@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from os.path import commonprefix
 from pathlib import Path
 
 # Unions in annotations are never evaluated.
@@ -79,5 +78,6 @@ def _change(original: str, text: str) -> str:
     before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
     if len(before) + len(after) <= _SHOWN:
         return f"{before} -> {after}"
-    start = max(0, len(commonprefix([before, after])) - _BEFORE)
+    differs = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+    start = max(0, differs - _BEFORE)
     return f"{before[start : start + _SHOWN // 2]} -> {after[start : start + _SHOWN // 2]}"
