@@ -22,7 +22,7 @@ class Survivor(msgspec.Struct, frozen=True):
 
 
 class Module(msgspec.Struct, frozen=True):
-    """What became of a module's mutants; `broken` ones ended the tests otherwise than by a failure."""
+    """What became of a module's mutants; of `broken` ones nothing could be run."""
 
     mutants: int
     killed: int
@@ -38,13 +38,13 @@ class Results(msgspec.Struct, frozen=True):
 
 
 def score(root: Path) -> str:
-    """Each module's mutants and the share of them that tests killed, and that of all together."""
+    """Each module's mutants and the share that tests killed of those that could run, and that of all together."""
     modules = _read(root)
     if modules is None:
         return NOTHING
     lines = [_line(code(name), [module]) for name, module in modules.items()]
     lines.append(_line("all", list(modules.values())))
-    return table(["module", "mutants", "killed", "broken", "survived", "of these unexplained", "score"], lines)
+    return table(["module", "mutants", "broken", "killed", "survived", "of these unexplained", "score"], lines)
 
 
 def survivors(root: Path) -> str:
@@ -68,14 +68,14 @@ def _read(root: Path) -> dict[str, Module] | None:
 
 
 def _line(name: str, modules: list[Module]) -> list[str]:
-    mutants, killed = sum(each.mutants for each in modules), sum(each.killed for each in modules)
+    killed, survived = sum(each.killed for each in modules), sum(each.survived for each in modules)
     unexplained = sum(not survivor.why for each in modules for survivor in each.survivors)
     return [
         name,
-        str(mutants),
-        str(killed),
+        str(sum(each.mutants for each in modules)),
         str(sum(each.broken for each in modules)),
-        str(sum(each.survived for each in modules)),
+        str(killed),
+        str(survived),
         str(unexplained),
-        f"{killed / mutants:.1%}" if mutants else "",
+        f"{killed / (killed + survived):.1%}" if killed + survived else "",
     ]

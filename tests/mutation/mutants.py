@@ -12,6 +12,8 @@ from pathlib import Path
 
 # Unions in annotations are never evaluated.
 _EXCLUDED = "core/ReplaceBinaryOperator_BitOr_"
+_SHOWN = 200
+_BEFORE = 60
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def _compiles(text: str) -> bool:
 
 
 def _change(original: str, text: str) -> str:
-    lines = difflib.unified_diff(original.splitlines(), text.splitlines(), n=0, lineterm="")
-    changed = [line[1:].strip() for line in lines if line[:1] in {"-", "+"} and line[:3] not in {"---", "+++"}]
-    return " -> ".join(changed)[:200]
+    """The changed lines before and after; of long ones what stands around the change."""
+    lines = list(difflib.unified_diff(original.splitlines(), text.splitlines(), n=0, lineterm=""))[2:]
+    before, after = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+    if len(before) + len(after) <= _SHOWN:
+        return f"{before} -> {after}"
+    differs = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), 0)
+    start = max(0, differs - _BEFORE)
+    return f"{before[start : start + _SHOWN // 2]} -> {after[start : start + _SHOWN // 2]}"

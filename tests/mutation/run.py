@@ -1,8 +1,9 @@
 """Mutation testing of what decides verdicts: `python tests/mutation/run.py DIRECTORY [module…] [-n N]`.
 
 Mutants are tried in copies of the project, each against the tests of its own module; results stay in DIRECTORY, so that
-a run goes on where it was broken off. A mutant is killed by a test that failed or did not end; one that ends pytest in
-any other way is broken and counted apart, and nothing is tried of a module whose own tests fail without a change.
+a run goes on where it was broken off. A mutant is killed by a test that failed or did not end. One that cannot even be
+imported says nothing about tests: it is broken, and neither killed nor alive. Nothing is tried of a module whose own
+tests fail without a change.
 `--score` prints the share of mutants killed, if every module was tried as it is now. `--list FILE` writes the mutants
 and tries none; `--mutants FILE` tries those, where cosmic-ray is not installed.
 """
@@ -108,9 +109,11 @@ def score(known: dict[str, dict[str, object]]) -> str:
     partly = [module for module in MODULES if module not in stale and known[module].get("not_tried") != 0]
     if stale or partly:
         return f"not measured: not tried to the end, or changed since: {', '.join(stale + partly)}"
-    tried = sum(int(str(found["mutants"])) for found in known.values())
-    killed = sum(int(str(found[KILLED])) for found in known.values())
-    return f"mutation score {100 * killed / tried:.2f} % of {tried} mutants in {len(known)} modules"
+    killed, survived, broken = (
+        sum(int(str(found[outcome])) for found in known.values()) for outcome in (KILLED, SURVIVED, BROKEN)
+    )
+    share = 100 * killed / (killed + survived)
+    return f"mutation score {share:.2f} % of {killed + survived} mutants in {len(known)} modules; {broken} did not run"
 
 
 def plan(directory: Path, mutants: Iterable[Mutant]) -> None:

@@ -23,9 +23,9 @@ def test_each_module_has_its_line_and_the_last_is_of_all(tmp_path):
     results(tmp_path, SURVIVORS)
 
     assert mutation_blocks.score(tmp_path).splitlines()[2:] == [
-        "| `a.py` | 20 | 16 | 1 | 3 | 1 | 80.0% |",
-        "| `b.py` | 10 | 10 | 0 | 0 | 0 | 100.0% |",
-        "| all | 30 | 26 | 1 | 3 | 1 | 86.7% |",
+        "| `a.py` | 20 | 1 | 16 | 3 | 1 | 84.2% |",
+        "| `b.py` | 10 | 0 | 10 | 0 | 0 | 100.0% |",
+        "| all | 30 | 1 | 26 | 3 | 1 | 89.7% |",
     ]
 
 

@@ -43,7 +43,12 @@ def runs(tmp_path):
     with subprocess.Popen(command, cwd=tmp_path, env=environment, **pipes) as process:
 
         def run(*names, marks="not slow", seconds=60.0):
-            asked = {"tests": [f"test_{name}.py" for name in names], "marks": marks, "seconds": seconds}
+            asked = {
+                "module": "thing",
+                "tests": [f"test_{name}.py" for name in names],
+                "marks": marks,
+                "seconds": seconds,
+            }
             process.stdin.write(json.dumps(asked) + "\n")
             process.stdin.flush()
             return json.loads(process.stdout.readline())
@@ -71,6 +76,13 @@ def test_a_changed_module_is_the_one_that_is_tested(runs, tmp_path):
     assert runs("good")["ended"] == 1
     (tmp_path / "thing.py").write_text("VALUE = 1\n")
     assert runs("good")["ended"] == 0
+
+
+@pytest.mark.parametrize("text", ["VALUE = 1 / 0\n", "VALUE = 1 is 1\n", "VALUE =\n"])
+def test_a_module_that_cannot_be_imported_is_told_apart_from_one_that_fails(runs, tmp_path, text):
+    (tmp_path / "thing.py").write_text(text)
+
+    assert runs("good")["ended"] == 70
 
 
 def test_what_a_run_started_ends_with_it(runs, tmp_path):

@@ -108,10 +108,13 @@ def script(path):
 def test_a_mutation_score_counts_only_for_modules_as_they_are():
     mutation = script(ROOT / "tests" / "mutation" / "run.py")
     known = {
-        module: {"sha256": mutation.sha256_of(module), "mutants": 10, "killed": 9, "not_tried": 0}
+        module: {
+            "sha256": mutation.sha256_of(module), "mutants": 15, "not_tried": 0,
+            "killed": 9, "survived": 1, "broken": 5,
+        }
         for module in mutation.MODULES
-    }
-    assert mutation.score(known).startswith("mutation score 90.00 % of ")
+    }  # fmt: skip
+    assert mutation.score(known) == "mutation score 90.00 % of 80 mutants in 8 modules; 40 did not run"
     first, second = list(known)[:2]
     stale = known | {first: known[first] | {"sha256": "other"}, second: known[second] | {"not_tried": 1}}
     assert mutation.score(stale) == f"not measured: not tried to the end, or changed since: {first}, {second}"

@@ -41,6 +41,7 @@ ANY_ROW = st.builds(
     [
         ([GOOD], False, ExitCode.OPEN),
         ([GOOD, row("WARNING", "x")], False, ExitCode.OPEN),
+        ([row("WARNING", "x")], False, ExitCode.OPEN),
         ([GOOD, row("INCONCLUSIVE", "x")], False, ExitCode.UNDECIDED),
         ([GOOD, row("UNTESTED", NOT_WRITTEN)], True, ExitCode.UNDECIDED),
         ([GOOD, row("UNTESTED", INTERRUPTED)], True, ExitCode.UNDECIDED),
