@@ -136,7 +136,7 @@ def test_f_mem_031(stand: Stand) -> None:
 
 def test_f_mem_032(stand: Stand) -> None:
     with stand.opened_device() as device:
-        sent = source_of(stand, (512 if stand.gpu else 16) * MIB)
+        sent = source_of(stand, (128 if stand.gpu else 16) * MIB)
         stand.observe(grown_by_uploads(stand, sent, device.handle))
         last = uploaded(stand, Upload(device.handle, [sent]))
         arrived = stand.engine.call("storage.download", Handle(last))
