@@ -76,7 +76,10 @@ def _shaped(answer: Any) -> dict[str, Any]:
     said = {"text": choice.text} if hasattr(choice, "text") else {"message": {"content": choice.message.content}}
     return {
         "choices": [said | {"finish_reason": choice.finish_reason}],
-        "usage": {"prompt_tokens": answer.usage.prompt_tokens},
+        "usage": {
+            "prompt_tokens": answer.usage.prompt_tokens,
+            "completion_tokens": answer.usage.completion_tokens,
+        },
     }
 
 

@@ -181,7 +181,7 @@ class TextEngine:
             choice, usage = answer["choices"][0], answer["usage"]
             text = _said(choice)
             reason, counted = choice["finish_reason"], usage["prompt_tokens"]
-            told = int(usage.get("completion_tokens") or 0)
+            told = int(usage.get("completion_tokens") or params.max_tokens)
         except (LookupError, TypeError) as error:
             raise AnswerRefused(path, 200, f"no {error} in {json.dumps(answer)[:300]}") from error
         ids = _ids(served, text)
@@ -204,7 +204,7 @@ class TextEngine:
         longer = request | {"max_tokens": request["max_tokens"] + _REST_OF_A_CHARACTER}
         try:
             said = _said(served.interface.ask(path, longer, self._wire.answer_timeout_s)["choices"][0])
-        except (AnswerRefused, LookupError, TypeError):
+        except (AnswerRefused, LookupError, TypeError, *self._kinds):
             return []
         return _ids(served, said) if said.startswith(text.rstrip(_BROKEN)) else []
 

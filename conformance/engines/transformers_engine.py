@@ -63,6 +63,7 @@ class TransformersEngine:
     def describe_error(self, error: Exception) -> m.ErrorData | None:
         """Kinds of what transformers, safetensors and torch raise about a checkpoint or a device."""
         import safetensors
+        from huggingface_hub.errors import StrictDataclassError  # how a config refuses the type of a field
 
         name = type(error).__qualname__
         kinds: list[tuple[type[Exception] | tuple[type[Exception], ...], m.ErrorKind]] = [
@@ -73,7 +74,7 @@ class TransformersEngine:
             (PermissionError, m.ErrorKind.PERMISSION_DENIED),
             (safetensors.SafetensorError, m.ErrorKind.INVALID_FILE),
             (MemoryError, m.ErrorKind.OUT_OF_MEMORY),
-            ((OSError, ValueError, RuntimeError), m.ErrorKind.INVALID_MODEL),
+            ((OSError, ValueError, RuntimeError, StrictDataclassError), m.ErrorKind.INVALID_MODEL),
         ]
         if name in {"OutOfMemoryError", "AcceleratorError"}:
             return m.ErrorData(m.ErrorKind.OUT_OF_MEMORY if "Memory" in name else m.ErrorKind.DEVICE_FAILED, name)

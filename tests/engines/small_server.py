@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(400, b'{"error": "too long"}')
         whole = "b\N{PARTY POPPER}" if MODE == "cut-otherwise" else "a\N{PARTY POPPER}"
         broken = "a\ufffd" if MODE == "cut-marked" else "a"
-        usage = {"prompt_tokens": 1, "completion_tokens": min(count, 3)}
+        usage = {"prompt_tokens": 1} | ({} if MODE == "cut-untold" else {"completion_tokens": min(count, 3)})
         choice = {"text": broken if count == 2 else whole, "finish_reason": "length"}
         return self.answer(200, json.dumps({"choices": [choice], "usage": usage}).encode())
 

@@ -73,7 +73,13 @@ def test_prompts_travel_as_text_or_as_ids_and_conversations_as_messages(tmp_path
 
 @pytest.mark.parametrize(
     ("mode", "ids"),
-    [("cut", [64, 429]), ("cut-marked", [64, 429]), ("cut-otherwise", [64]), ("cut-refuses", [64])],
+    [
+        ("cut", [64, 429]),
+        ("cut-untold", [64, 429]),
+        ("cut-marked", [64, 429]),
+        ("cut-otherwise", [64]),
+        ("cut-refuses", [64]),
+    ],
 )
 def test_ids_of_a_character_that_the_limit_cuts_are_learned_from_a_longer_answer(tmp_path, mode, ids):
     with started(tmp_path, mode) as engine:

@@ -1,5 +1,7 @@
 """Readers that people ship, as real processes: what is installed reads a file bit for bit, and says what is wrong."""
 
+import json
+import shutil
 import struct
 
 import numpy as np
@@ -9,7 +11,7 @@ from conformance.corpus.models import resolve_model
 from conformance.manifest import EngineNotInstalled, load_manifest, require_installed
 from conformance.protocol.client import Engine
 from conformance.protocol.failures import EngineRefused
-from conformance.protocol.messages import ErrorKind, FileOpen, FileRead
+from conformance.protocol.messages import ErrorKind, FileOpen, FileRead, ModelLoad
 from conformance.protocol.tensors import read_tensor
 from conformance.smoke import smoke
 from conformance.trial.launching import launch_in
@@ -69,7 +71,7 @@ def test_a_header_that_is_not_json_is_refused(name, tmp_path):
 
 def test_transformers_answers_as_its_golden_run_did(tmp_path):
     from conformance.corpus.goldens import load_goldens
-    from conformance.protocol.messages import Generate, ModelLoad
+    from conformance.protocol.messages import Generate
 
     model = resolve_model("random")
     case = next(case for case in load_goldens(model.goldens_directory).run.cases if len(case.ids) > 1)
@@ -83,6 +85,20 @@ def test_transformers_answers_as_its_golden_run_did(tmp_path):
         with pytest.raises(EngineRefused) as refused:
             engine.call("model.load", ModelLoad(str(model.directory), "cuda:99"))
         assert refused.value.kind == ErrorKind.DEVICE_NOT_FOUND
+
+
+def test_transformers_refusal_of_a_config_is_about_the_model(tmp_path):
+    source, copy = resolve_model("random").directory, tmp_path / "copy"
+    shutil.copytree(source, copy)
+    config = json.loads((copy / "config.json").read_text()) | {"hidden_size": "64"}
+    (copy / "config.json").write_text(json.dumps(config))
+
+    with Engine(launch("transformers", tmp_path)) as engine:
+        with pytest.raises(EngineRefused) as refused:
+            engine.call("model.load", ModelLoad(str(copy), "cpu", "F32"))
+
+        assert refused.value.kind == ErrorKind.INVALID_MODEL
+        assert "hidden_size" in refused.value.args[0]
 
 
 def test_what_javascript_stumbles_over_is_no_refusal_and_the_reader_goes_on(tmp_path):
