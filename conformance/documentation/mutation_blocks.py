@@ -58,7 +58,9 @@ def survivors(root: Path) -> str:
         ["module", "survivors", "why no test should kill them"],
         ([code(name), str(count), why] for (name, why), count in sorted(reasons.items())),
     )
-    gaps = [[code(f"{name}:{each.line}"), code(each.change.replace("`", "'"))] for name, each in alive if not each.why]
+    gaps = [
+        [f"{code(name)}, line {each.line}", code(each.change.replace("`", "'"))] for name, each in alive if not each.why
+    ]
     return f"{explained}\n\n{table(['unexplained', 'change'], gaps) if gaps else 'None is unexplained.'}"
 
 

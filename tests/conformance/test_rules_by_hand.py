@@ -192,6 +192,14 @@ def test_r3_does_not_look_at_the_warm_up_nor_at_what_is_left_of_the_last_block()
     assert (result.decision, result.account_steps, result.account_growth) == (MEETS, (0, 7), 0)
 
 
+def test_r3_takes_the_median_of_a_block_whatever_its_extremes_are():
+    blocks = [[median + high] * 4 + [median] + [0] * 5 for median, high in zip([50] * 7 + [51], range(8), strict=True)]
+
+    result = growth([0] * 20 + [value * MIB for block in blocks for value in block])
+
+    assert (result.account_growth, result.account_steps) == (MIB, (1, 7))
+
+
 def test_r3_cuts_into_as_many_blocks_as_are_asked_for():
     result = growth(blockwise(1, 2, 3, 4), blocks=4)
 

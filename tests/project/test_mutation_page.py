@@ -35,7 +35,7 @@ def test_survivors_are_counted_by_reason_and_gaps_are_listed(tmp_path):
     said = mutation_blocks.survivors(tmp_path)
 
     assert "| `a.py` | 2 | equal where identical |" in said
-    assert "| `a.py:9` | `'e' < 1 -> 'e' <= 1` |" in said
+    assert "| `a.py`, line 9 | `'e' < 1 -> 'e' <= 1` |" in said
     results(tmp_path, SURVIVORS[:2])
     assert mutation_blocks.survivors(tmp_path).endswith("None is unexplained.")
 

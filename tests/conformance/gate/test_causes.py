@@ -9,7 +9,7 @@ import small_world as world
 from conformance.comparison import Change, Comparison, RowChange, compare
 from conformance.gate.decision import Cause, Decision, decide, failed_observations, failing
 from conformance.gate.policy import AllowedUntested, KnownFailure, Policy
-from conformance.observations import Equal, Undecided
+from conformance.observations import Equal, Measured, Undecided
 from conformance.record import Finding, Record, RowResult
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
 
@@ -56,9 +56,9 @@ def changed(row="F-A-005", change=Change.NEWLY_UNTESTED, unlike=()):
             (ExitCode.HARNESS, "F-A-001", "contract: observed 'right' more than once"),
         ),
         (
-            {1: [*world.BAD, *world.BAD, Equal(name="wrong", expected=1, observed=1)]},
+            {1: [*world.BAD, Measured(name="left", value=1.0, unit="s")]},
             {"known_failure": (KNOWN,)},
-            (ExitCode.HARNESS, "F-A-001", "contract: observed 'right' more than once"),
+            (ExitCode.HARNESS, "F-A-001", "left: thresholds have no `limit` for F-A-001 left"),
         ),
         (
             {},
