@@ -202,9 +202,10 @@ class TextEngine:
         of a part of a character cannot be made of that.
         """
         longer = request | {"max_tokens": request["max_tokens"] + _REST_OF_A_CHARACTER}
+        no_answer: tuple[type[Exception], ...] = (AnswerRefused, LookupError, TypeError, *self._kinds)
         try:
             said = _said(served.interface.ask(path, longer, self._wire.answer_timeout_s)["choices"][0])
-        except (AnswerRefused, LookupError, TypeError, *self._kinds):
+        except no_answer:
             return []
         return _ids(served, said) if said.startswith(text.rstrip(_BROKEN)) else []
 
