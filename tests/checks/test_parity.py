@@ -10,6 +10,7 @@ from conformance.trial.stand import NotTried
 from conformance.verdicts import Verdict
 
 LENGTHS = (3, 35)
+ATTEMPTS = 4
 
 
 def parity(tmp_path, driver, peer):
@@ -36,7 +37,11 @@ def test_an_engine_much_slower_than_its_peer_is_a_warning(tmp_path):
 
 @pytest.mark.slow
 def test_an_engine_much_faster_than_its_peer_which_reads_gguf_survives(tmp_path):
-    sample, finding = parity(tmp_path, "Steady", manifest_of(tmp_path, "SlowDecode", formats=["gguf"]))
+    # Where the tests' neighbours are busy, values spread too far to decide; a quiet moment comes.
+    for _ in range(ATTEMPTS):
+        sample, finding = parity(tmp_path, "Steady", manifest_of(tmp_path, "SlowDecode", formats=["gguf"]))
+        if finding.verdict is not Verdict.INCONCLUSIVE:
+            break
 
     assert finding.verdict is Verdict.CORROBORATED, finding
     assert len(sample.values) == 5
