@@ -11,21 +11,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from bounded import run_bounded
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
 KEPT = {".json", ".jsonl", ".xml", ".txt", ".md", ".svg", ".log"}
 LARGEST = 32 << 20
 TOLD = 1500
+GRACE_S = 10.0
+"""So long a step that is cut may take to close its record."""
 FALSIFY = ("-m", "conformance")
 WORKERS = ("-n", "8", "--require-gpu")
 
@@ -79,7 +80,7 @@ STEPS = (
 
 
 def run(step: Step, directory: Path, seconds: float) -> Done:
-    """Run a step in a process group of its own, in the project, for so many seconds at most."""
+    """Run a step in the project, for so many seconds at most."""
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, *(word.format(out=directory) for word in step.words)]
     scratch = directory / "tmp"
@@ -87,27 +88,9 @@ def run(step: Step, directory: Path, seconds: float) -> Done:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
     began = time.monotonic()
     with (directory / "said.log").open("wb") as said:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        ended = _await(process, seconds)
+        ended = run_bounded(command, said, seconds, cwd=ROOT, env=environment, grace=GRACE_S)
     told = (directory / "said.log").read_text(encoding="utf-8", errors="replace")[-TOLD:]
     return Done(step.name, " ".join(step.words), round(time.monotonic() - began, 1), ended, told)
-
-
-def _await(process: subprocess.Popen[bytes], seconds: float) -> str:
-    """How it ended. One that is cut gets ^C first, so that its record is closed."""
-    try:
-        return f"exit status {process.wait(timeout=seconds)}"
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-        return f"cut after {seconds:.0f} s"
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def neutral(text: str, directory: Path) -> str:

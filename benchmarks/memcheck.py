@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
+
+from bounded import run_bounded
 
 from conformance.corpus.models import FIXTURE
 
@@ -47,18 +46,8 @@ def check(program: str, target: Path, seconds: float) -> str:
         # Without the caching allocator every tensor is an allocation of its own, whose bounds the tool knows. Kernels
         # come from a cache of its own, which nobody else waits for.
         environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "TRITON_CACHE_DIR": scratch}
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )  # fmt: skip
-        try:
-            ended = f"exit status {process.wait(timeout=seconds)}"
-        except subprocess.TimeoutExpired:
-            ended = f"cut after {seconds:.0f} s"
-        finally:
-            # The tool may end before what it watches.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        # The tool may end before what it watches.
+        ended = run_bounded(command, file, seconds, cwd=Path.cwd(), env=environment)
         file.seek(0, os.SEEK_END)
         file.write(f"========= {ended}\n".encode())
     return target.read_text(encoding="utf-8", errors="replace")

@@ -178,14 +178,16 @@ class PinnedRing:
 
     def slab(self, turn: int) -> torch.Tensor:
         """The slab of a turn (uint8), once the copies of the turn before it are done; fill it, then `send`."""
-        place = turn % len(self._slabs)
-        self._copied[place].synchronize()
-        return self._slabs[place]
+        return self._slabs[self._emptied(turn)]
 
     def view(self, turn: int) -> memoryview:
         """Like `slab`, as memory that a file can be read into."""
-        self._copied[turn % len(self._slabs)].synchronize()
-        return self._views[turn % len(self._slabs)]
+        return self._views[self._emptied(turn)]
+
+    def _emptied(self, turn: int) -> int:
+        place = turn % len(self._slabs)
+        self._copied[place].synchronize()
+        return place
 
     def send(self, turn: int, parts: Sequence[Part]) -> None:
         """Queue copies out of the turn's slab into device memory that outlives them."""

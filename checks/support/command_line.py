@@ -15,10 +15,9 @@ import msgspec
 
 from conformance.manifest import CliTable
 from conformance.probes.nvml import process_memory
-from conformance.protocol.driver import MOST_PATIENCE
 from conformance.protocol.guard import descendants
 from conformance.protocol.process import GuardedProcess
-from conformance.protocol.starvation import Starvation
+from conformance.protocol.starvation import Patience
 from conformance.trial.launching import engine_environment
 from conformance.trial.stand import NotTried, Stand
 
@@ -96,7 +95,7 @@ def run_command(
     )
     try:
         process.send(stdin)
-        patience = _Patience(timeout, process.family)
+        patience = Patience(timeout, process.family)
         peak, ended = _wait(process, patience, _device_probe(stand, process.pid) if watch_device else None)
         process.drain(lambda: process.stdout_open)
     finally:
@@ -109,33 +108,26 @@ def _device_probe(stand: Stand, pid: int) -> Callable[[], int]:
     return lambda: process_memory(stand.plan.device_index, pid) or 0
 
 
-class _Patience:
-    """Seconds that a command may take, without those for which others kept it from a processor."""
+def _over(patience: Patience) -> bool:
+    """True once the command had its time.
 
-    def __init__(self, seconds: float, pids: Callable[[], Sequence[int]]) -> None:
-        self._seconds, self._began, self._starvation = seconds, time.monotonic(), Starvation(pids)
-
-    @property
-    def over(self) -> bool:
-        """True once it had its time.
-
-        Raises:
-            NotTried: it never got it.
-        """
-        waited = time.monotonic() - self._began
-        if waited < self._seconds or waited - self._starvation.look() >= self._seconds:
-            return waited >= self._seconds
-        if waited >= MOST_PATIENCE * self._seconds:
-            raise NotTried(f"no end within {waited:.0f} s, but other processes kept the command from a processor")
-        return False
+    Raises:
+        NotTried: it never got it.
+    """
+    if patience.left() <= 0:
+        return True
+    if patience.worn_out:
+        waited = patience.waited
+        raise NotTried(f"no end within {waited:.0f} s, but other processes kept the command from a processor")
+    return False
 
 
 def _wait(
-    process: GuardedProcess, patience: _Patience, probe: Callable[[], int] | None
+    process: GuardedProcess, patience: Patience, probe: Callable[[], int] | None
 ) -> tuple[int | None, int | None]:
     """Feed and read until it ends: the most that the probe saw, and the exit status."""
     peak: int | None = None
-    while not process.over and not patience.over:
+    while not process.over and not _over(patience):
         process.pump(_POLL_S)
         if not process.unsent:
             process.close_stdin()
@@ -168,8 +160,8 @@ def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, 
     try:
         seen, told = "", 0
         pending = list(steps)
-        patience = _Patience(timeout, lambda: [pid, *descendants(pid)])
-        while not patience.over:
+        patience = Patience(timeout, lambda: [pid, *descendants(pid)])
+        while not _over(patience):
             if pending and (match := re.search(pending[0].wait_for, seen[told:])):
                 told += match.end()
                 step = pending.pop(0)
@@ -180,7 +172,7 @@ def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, 
                 break
             seen += piece
         return Output(_status(pid, patience), seen, "", time.monotonic() - began)
-    except NotTried:
+    except BaseException:
         _kill(pid)
         raise
     finally:
@@ -217,13 +209,13 @@ def _read_terminal(terminal: int) -> str | None:
     return piece.decode(errors="replace") if piece else None
 
 
-def _status(pid: int, patience: _Patience) -> int | None:
+def _status(pid: int, patience: Patience) -> int | None:
     """The exit status; None where the process had its time and had to be killed."""
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if patience.over:
+        if _over(patience):
             _kill(pid)
             return None
         time.sleep(_POLL_S)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +14,8 @@ from checks.support.tensors import host_tensor
 from conformance.observations import Growth
 from conformance.probes.nvml import Gpu, gpus, memory_in_use, process_memory
 from conformance.protocol.client import Engine
-from conformance.protocol.messages import DeviceInfo, DeviceList, Empty, Handle, MatMul
+from conformance.protocol.messages import DeviceInfo, DeviceList, Empty, Enqueue, Handle, MatMul
+from conformance.protocol.starvation import Starvation
 from conformance.trial.launching import launch_of
 from conformance.trial.stand import Stand
 
@@ -50,6 +53,7 @@ def witness_memory(stand: Stand, engine: Engine | None = None) -> int:
 
 
 WORK_OF_MODELS = frozenset({"model.load", "model.logits", "generate"})
+QUEUEINGS, QUEUED_MS = 5, 400.0
 _BASELINES: dict[int, int] = {}
 
 
@@ -77,6 +81,19 @@ def small_product(stand: Stand, device: int) -> bool:
     sent = [host_tensor(stand, "F32", list(matrix.shape), matrix.tobytes()) for matrix in (left, right)]
     product = stand.read_tensor(stand.engine.call("device.matmul", MatMul(device, *sent)))
     return bool(np.array_equal(product, left @ right))
+
+
+def queueing_times(stand: Stand, device: int) -> tuple[list[float], list[float]]:
+    """Seconds to queue 400 ms of work, without those for which others had the processors, and until it is done."""
+    queued, waited = [], []
+    for _ in range(QUEUEINGS):
+        withheld = Starvation(lambda: [stand.engine.pid, os.getpid()])
+        began = time.perf_counter()
+        stand.engine.call("device.enqueue", Enqueue(device, QUEUED_MS))
+        queued.append(time.perf_counter() - began - withheld.look())
+        stand.engine.call("device.synchronize", Handle(device))
+        waited.append(time.perf_counter() - began)
+    return queued, waited
 
 
 def growth_over(

@@ -17,7 +17,7 @@ from conformance.gate.policy import AllowedUntested, KnownFailure, Policy
 from conformance.record import Record, RowResult
 from conformance.rejudging import contradictions
 from conformance.thresholds import Thresholds
-from conformance.verdicts import ExitCode, Rehearsed, Verdict
+from conformance.verdicts import ExitCode, Verdict
 
 _PRECEDENCE = (ExitCode.FALSIFIED, ExitCode.HARNESS, ExitCode.USAGE, ExitCode.UNDECIDED)
 _SURVIVED = {Verdict.CORROBORATED, Verdict.WARNING}
@@ -99,7 +99,7 @@ class _Excuses:
 
     def causes(self, row: RowResult, *, rehearsal: bool) -> Iterator[Cause]:
         """Why this row shuts the gate; nothing if it does not."""
-        if failing(row):
+        if row.violates:
             yield from self._of_failure(row)
         elif row.verdict is Verdict.ERROR:
             yield Cause(ExitCode.HARNESS, row.id, row.reason)
@@ -133,11 +133,6 @@ class _Excuses:
             self.excused[row.id] = f"may be untested: {allowed.why}"
 
 
-def failing(row: RowResult) -> bool:
-    """True for a falsified row and for a failed rehearsal."""
-    return row.verdict is Verdict.FALSIFIED or row.rehearsed is Rehearsed.FAILED
-
-
 def failed_observations(row: RowResult) -> set[str]:
     """The observations that falsify a row."""
     return {finding.name for finding in row.findings if finding.verdict is Verdict.FALSIFIED}
@@ -156,7 +151,7 @@ def _of_the_whole(record: Record, policy: Policy) -> Iterator[Cause]:
     if not any(row.verdict is not Verdict.UNTESTED or row.rehearsed for row in record.rows):
         yield Cause(ExitCode.UNDECIDED, "", "nothing at all was tried")
     for row in record.rows:
-        if row.id in policy.required and row.verdict not in _SURVIVED and not failing(row):
+        if row.id in policy.required and row.verdict not in _SURVIVED and not row.violates:
             yield Cause(ExitCode.UNDECIDED, row.id, f"required, and {row.verdict.value.lower()}: {row.reason}")
 
 
@@ -164,7 +159,7 @@ def _stale(policy: Policy, record: Record) -> Iterator[Cause]:
     """Entries that excuse nothing any more; they would excuse the next failure unseen."""
     rows = {row.id: row for row in record.rows}
     for known in policy.known_failure:
-        if not failing(rows[known.row]):
+        if not rows[known.row].violates:
             told = f"a known failure that no longer fails ({rows[known.row].verdict.value.lower()}): remove its entry"
             yield Cause(ExitCode.USAGE, known.row, told)
         elif len(rows[known.row].findings) and _unused(known, rows[known.row]):

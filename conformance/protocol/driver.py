@@ -29,7 +29,7 @@ from conformance.protocol.messages import (
     RpcError,
 )
 from conformance.protocol.process import Ended, GuardedProcess
-from conformance.protocol.starvation import Starvation
+from conformance.protocol.starvation import Patience
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,11 +46,7 @@ KIND_OF_CODE = {
 }
 CLOSING_GRACE_S = 2.0
 MEMORY_INTERVAL_S = 0.05
-LOOKS = 10
-"""So often within the time allowed is it seen whether others keep the driver from a processor."""
 SHORTEST_WAIT_S = 0.02
-MOST_PATIENCE = 20.0
-"""A starved driver is waited for so many times as long as was allowed."""
 EXCERPT_BYTES = 120
 
 
@@ -217,32 +213,22 @@ class Driver:
             raise self._violated(method, f"unasked-for output: {_excerpt(self._process.stdout)}")
 
     def _await_line(self, method: str, seconds: float) -> bytes:
-        began, silent_since = time.monotonic(), None
-        starvation: Starvation | None = None
+        patience, silent_since = Patience(seconds, self._process.family), None
         while (line := self._take_line(method)) is None:
-            now = time.monotonic()
             if self._process.over:
-                if now >= began + seconds or not self._process.pump(0):
+                if patience.waited >= seconds or not self._process.pump(0):
                     raise self._died(method)
                 continue
             if closed := self._process.closed_stream():
-                silent_since = silent_since or now
-                if now - silent_since > CLOSING_GRACE_S:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > CLOSING_GRACE_S:
                     raise self._violated(method, f"it closed its standard {closed} and went on running")
-            if starvation is None and now - began >= seconds / LOOKS:
-                starvation = Starvation(self._process.family)
-            left = self._time_left(method, seconds, now - began, starvation)
-            self._pump(method, min(max(left, SHORTEST_WAIT_S), seconds / LOOKS, CLOSING_GRACE_S))
+            if (left := patience.left()) <= 0:
+                raise self._hung(method, seconds)
+            if patience.worn_out:
+                raise self._starved(method, patience.waited)
+            self._pump(method, min(max(left, SHORTEST_WAIT_S), patience.interval, CLOSING_GRACE_S))
         return line
-
-    def _time_left(self, method: str, seconds: float, waited: float, starvation: Starvation | None) -> float:
-        """Seconds that the driver still has, without those that others took; raises where none are left."""
-        starved = 0.0 if starvation is None else starvation.look()
-        if waited - starved >= seconds:
-            raise self._hung(method, seconds)
-        if waited >= MOST_PATIENCE * seconds:
-            raise self._failed(lambda tail: DriverStarved(method, seconds=waited, stderr_tail=tail))
-        return seconds - (waited - starved)
 
     def _pump(self, method: str, seconds: float) -> None:
         limit = self._limits.max_rss
@@ -303,6 +289,9 @@ class Driver:
     def _hung(self, method: str, seconds: float) -> DriverFailure:
         unread = len(self._process.unsent)
         return self._failed(lambda tail: DriverHung(method, seconds=seconds, stderr_tail=tail, unread=unread))
+
+    def _starved(self, method: str, seconds: float) -> DriverFailure:
+        return self._failed(lambda tail: DriverStarved(method, seconds=seconds, stderr_tail=tail))
 
     def _violated(self, method: str, detail: str) -> DriverFailure:
         return self._failed(lambda tail: ProtocolViolated(method, detail=detail, stderr_tail=tail))

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+LOOKS = 10
+"""So often within the time allowed is it seen whether others keep the processes from a processor."""
+MOST_PATIENCE = 20.0
+"""Starved processes are waited for so many times as long as was allowed."""
 _NS = 1e9
 _RUNNABLE = b"R"
 
@@ -61,6 +65,47 @@ class Starvation:
 
     def _threads(self) -> dict[str, Thread]:
         return {name: found for pid in self._pids() for name, found in _of_process(pid).items()}
+
+
+class Patience:
+    """The seconds that some processes may take from now on, without those for which others kept them waiting.
+
+    Nothing is looked at before a tenth of them is over, so that what is quick stays cheap.
+    """
+
+    def __init__(
+        self, seconds: float, pids: Callable[[], Iterable[int]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds, self._pids, self._clock = seconds, pids, clock
+        self._began = clock()
+        self._starvation: Starvation | None = None
+        self._starved = 0.0
+        self._next_look = self.interval
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two looks; `left` must be asked as often."""
+        return self._seconds / LOOKS
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock() - self._began
+
+    @property
+    def worn_out(self) -> bool:
+        """True where it makes no sense to wait any longer for processes that do not get their time."""
+        return self.waited >= MOST_PATIENCE * self._seconds
+
+    def left(self) -> float:
+        """Seconds that they still have; none, or fewer, once they had their time."""
+        waited = self.waited
+        if waited >= min(self._next_look, self._seconds + self._starved):
+            self._next_look = waited + self.interval
+            if self._starvation is None:
+                self._starvation = Starvation(self._pids, self._clock)
+            self._starved = self._starvation.look()
+        return self._seconds - (waited - self._starved)
 
 
 def starved_s(elapsed: float, ran: float, waited: float, processors: int) -> float:

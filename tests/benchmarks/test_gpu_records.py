@@ -14,7 +14,9 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_records.py"
 spec = importlib.util.spec_from_file_location("gpu_records", SCRIPT)
 gpu_records = importlib.util.module_from_spec(spec)
 sys.modules["gpu_records"] = gpu_records
+sys.path.insert(0, str(SCRIPT.parent))
 spec.loader.exec_module(gpu_records)
+sys.path.remove(str(SCRIPT.parent))
 
 WRITES = """
 import sys

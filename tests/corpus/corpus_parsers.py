@@ -18,6 +18,7 @@ from corpus_parsers_ranges import (
     Wrapping,
     WrappingBits,
 )  # fmt: skip
+from corpus_parsers_unclear import Internal, Nameless, Refusing, Vague
 from corpus_strict import Bad, Strict
 
 from conformance.corpus.safetensors.builder import DTYPE_BITS
@@ -316,31 +317,6 @@ class Scrubbing(Strict):
             return payload
         values = np.frombuffer(payload, {"F16": "<f2", "F32": "<f4"}[entry[0]])
         return (np.nan_to_num(values) + 0).astype(values.dtype).tobytes()
-
-
-class Vague(Strict):
-    """Says that something is wrong, and not what."""
-
-    message = "{path}: failed to load invalid file"
-
-
-class Nameless(Strict):
-    """Does not name the file."""
-
-    message = "header: {cause}"
-
-
-class Internal(Strict):
-    """Answers with the kind for its own mistakes."""
-
-    kind = "internal"
-
-
-class Refusing(Strict):
-    """Refuses everything, clearly."""
-
-    def open(self, _data):
-        raise Bad("checksum of the header does not match")
 
 
 class Lazy(Strict):

@@ -18,6 +18,18 @@ class Healthy(ReferenceEngine):
     """Nothing is slowed."""
 
 
+class OftenWaitsWhileQueueing(ReferenceEngine):
+    """F-CUDA-017: three of five times, queueing returns when the work would be done, as with a full queue."""
+
+    queued = 0
+
+    def device_enqueue(self, params):
+        self.queued += 1
+        if self.queued % 5 in {1, 2, 4}:
+            time.sleep(params.milliseconds / 1000)
+        return super().device_enqueue(params)
+
+
 class SlowLoad(ReferenceEngine):
     """F-PERF-081: takes three seconds more to load."""
 

@@ -196,14 +196,18 @@ def main() -> None:
 
 
 def write_results(directory: Path) -> None:
-    """Write docs/results/mutation.json from the results in a directory."""
+    """Write docs/results/mutation.json from the results in a directory; modules that it knows nothing of stay."""
     results = _lines(directory / "results.jsonl")
     reasons = tomllib.loads(WHY.read_text(encoding="utf-8"))["equivalent"]
-    tried = [module for module in MODULES if any(line["module"] == module for line in results)]
+    tried = {line["module"] for line in results}
     path = directory / PLANNED
     planned = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = {module: summary_of(results, module, reasons, planned.get(module, {})) for module in tried}
-    RESULTS.write_text(json.dumps({"modules": found}, indent=1) + "\n", encoding="utf-8")
+    found = {
+        module: summary_of(results, module, reasons, planned.get(module, {})) for module in MODULES if module in tried
+    }
+    standing = json.loads(RESULTS.read_text(encoding="utf-8"))["modules"] if RESULTS.is_file() else {}
+    told = {module: found.get(module) or standing[module] for module in MODULES if module in {*found, *standing}}
+    RESULTS.write_text(json.dumps({"modules": told}, indent=1) + "\n", encoding="utf-8")
     for module, each in found.items():
         sys.stdout.write(f"{module}: {each[KILLED]} of {each['mutants']} killed, {each[SURVIVED]} survived\n")
 

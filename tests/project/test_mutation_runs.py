@@ -119,3 +119,20 @@ def test_a_reason_speaks_of_the_survivors_that_fit_all_it_names(monkeypatch, rea
     from run import reason_of
 
     assert reason_of(SURVIVOR, [reason | {"why": "because"}]) == ("because" if fits else "")
+
+
+def test_results_of_some_modules_leave_those_of_the_others(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(MUTATION)
+    import run
+
+    (tmp_path / "results.jsonl").write_text("")
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "mutation.json")
+    monkeypatch.setattr(run, "_lines", lambda _: [{"module": "conformance/judge.py"}])
+    monkeypatch.setattr(run, "summary_of", lambda *_: {"mutants": 2, "killed": 2, "survived": 0})
+    standing = {"conformance/record.py": {"mutants": 9, "killed": 8, "survived": 1}}
+    run.RESULTS.write_text(json.dumps({"modules": standing | {"conformance/judge.py": {"mutants": 1}}}))
+
+    run.write_results(tmp_path)
+
+    told = json.loads(run.RESULTS.read_text())["modules"]
+    assert told == standing | {"conformance/judge.py": {"mutants": 2, "killed": 2, "survived": 0}}

@@ -7,11 +7,11 @@ import pytest
 import small_world as world
 
 from conformance.comparison import Change, Comparison, RowChange, compare
-from conformance.gate.decision import Cause, Decision, decide, failed_observations, failing
+from conformance.gate.decision import Cause, Decision, decide, failed_observations
 from conformance.gate.policy import AllowedUntested, KnownFailure, Policy
 from conformance.observations import Equal, Measured, Undecided
 from conformance.record import Finding, Record, RowResult
-from conformance.verdicts import ExitCode, Rehearsed, Verdict
+from conformance.verdicts import ExitCode, Verdict
 
 TODAY = date(2026, 11, 24)
 KNOWN = KnownFailure("F-A-001", ("right",), "being mended", "https://e.org/7", TODAY)
@@ -363,23 +363,6 @@ def test_the_notes_count_what_changed_and_say_so_where_nothing_did():
 
 
 # --- pieces -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("verdict", "rehearsed", "fails"),
-    [
-        (Verdict.FALSIFIED, None, True),
-        (Verdict.UNTESTED, Rehearsed.FAILED, True),
-        (Verdict.UNTESTED, Rehearsed.SURVIVED, False),
-        (Verdict.UNTESTED, None, False),
-        (Verdict.CORROBORATED, None, False),
-        (Verdict.WARNING, None, False),
-        (Verdict.INCONCLUSIVE, None, False),
-        (Verdict.ERROR, None, False),
-    ],
-)
-def test_a_row_fails_by_its_verdict_or_by_its_rehearsal(verdict, rehearsed, fails):
-    assert failing(RowResult("F-A-001", verdict, rehearsed=rehearsed)) is fails
 
 
 def test_only_what_was_falsified_counts_as_failed():
