@@ -143,7 +143,7 @@ def read_memcheck(directory, empty, generation):
     for name, text in (("empty.txt", empty), ("generation.txt", generation)):
         if text is not None:
             (directory / name).write_text(text)
-    command = [sys.executable, "-m", "benchmarks.memcheck", str(directory), "--read"]
+    command = [sys.executable, "benchmarks/memcheck.py", str(directory), "--read"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
