@@ -37,6 +37,10 @@ def plans(base: Plan) -> Iterator[tuple[str, Plan]]:
     """The base, then one change at a time."""
     yield "base", base
     yield "no overlap", dataclasses.replace(base, overlap=False)
+    for at_once in (16, 32, 64):
+        joined = dataclasses.replace(base, attention=dataclasses.replace(base.attention, at_once=at_once, join=True))
+        yield f"joined, {at_once} at once", joined
+        yield f"joined, {at_once} at once, no overlap", dataclasses.replace(joined, overlap=False)
     for positions, heads, warps in ((32, 1, 4), (64, 1, 8), (64, 1, 2), (128, 1, 8), (64, 2, 4)):
         split = Split(positions, heads, warps, at_once=base.attention.at_once)
         yield f"attention {split}", dataclasses.replace(base, attention=split)
@@ -103,7 +107,8 @@ class Bench:
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
                 decoding.greedy(steps)
             position = decoding.position
-        layer = ("qkv", "attend", "combine", "out", "gate_up", "down")
+        added = () if plan.attention.join else ("combine",)
+        layer = ("qkv", "attend", *added, "out", "gate_up", "down")
         order = ("embed", *layer * len(weights.layers), "head", "choose")
         kernels = sorted(
             (event for event in found.events() if "CUDA" in str(event.device_type) and event.name in KERNELS),

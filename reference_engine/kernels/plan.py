@@ -49,7 +49,8 @@ class Split:
         heads: Heads of a program at most, among those that share a KV head.
         warps: Warps of a program.
         columns: Columns of a head that a program of `combine` adds up.
-        at_once: Chunks that it asks for before it adds them.
+        at_once: Chunks that are asked for before they are added.
+        join: Whether the last program of a head adds its chunks up, instead of `combine`.
     """
 
     positions: int
@@ -57,6 +58,7 @@ class Split:
     warps: int
     columns: int = 32
     at_once: int = 16
+    join: bool = False
 
     def per_program(self, shared: int) -> int:
         """Heads of a program where `shared` share a KV head: the largest divisor within the limit."""

@@ -1,4 +1,4 @@
-"""A decoding step by fused kernels: six a layer, in place over fixed memory."""
+"""A decoding step by fused kernels: five or six a layer, in place over fixed memory."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ class Scratch:
         self.partial = floats(heads, chunks, size)
         self.partial_peaks = floats(heads, chunks)
         self.partial_sums = floats(heads, chunks)
+        self.arrivals = device.empty((heads,), torch.int32).zero_()
         self.peaks = floats(programs)
         self.peak_ids = device.empty((programs,), torch.int32)
 
@@ -167,9 +168,12 @@ class FusedStep:
         sizes = {"HEADS": heads, "GROUPS": groups, "D": size, "PER": per, "BLOCK_D": power_of_two(size)}
         yield Launch(
             attend, (heads // per, chunks),
-            (scratch.qkv, cache.cos, cache.sin, pairs, state.position, *partial, cache.capacity),
-            sizes | {"N": split.positions} | self._options(split.warps),
+            (scratch.qkv, cache.cos, cache.sin, pairs, state.position, *partial, scratch.arrivals, scratch.mixed,
+             cache.capacity),
+            sizes | {"N": split.positions, "AT_ONCE": split.at_once, "JOIN": split.join} | self._options(split.warps),
         )  # fmt: skip
+        if split.join:
+            return
         columns = min(split.columns, power_of_two(size))
         yield Launch(
             combine, (heads, -(-size // columns)), (*partial, state.position, scratch.mixed, chunks),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import sys
@@ -35,6 +36,9 @@ def whole_step(path, dtype):
     fused = Decoder(step=step, advance=step.advance)
     expected, found, again = steps(model, Decoder(), 60), steps(model, fused, 60), steps(model, fused, 60)
     longer = steps(model, Decoder(step=step, advance=step.advance), 700)
+    join = dataclasses.replace(PLAN.attention, join=True)
+    joining = FusedStep(model.config, dataclasses.replace(PLAN, attention=join))
+    joined = steps(model, Decoder(step=joining, advance=joining.advance), 60)
     return {
         "error": float((expected[0] - found[0]).abs().max()),
         "torch_ids": expected[1],
@@ -43,6 +47,7 @@ def whole_step(path, dtype):
         "cache_error": float((expected[3] - found[3]).abs().max()),
         "same_bits_again": all(torch.equal(found[i], again[i]) for i in (0, 3)),
         "same_bits_in_longer_cache": torch.equal(found[0], longer[0]),
+        "same_bits_joined": all(torch.equal(found[i], joined[i]) for i in (0, 3)),
     }
 
 

@@ -35,6 +35,7 @@ def test_step_equals_torch_and_itself(kind, dtype, bound, make, tmp_path):
     assert found["positions"] == [50, 50]
     assert found["same_bits_again"]
     assert found["same_bits_in_longer_cache"]
+    assert found["same_bits_joined"]
     assert found["cache_error"] < bound
 
 
