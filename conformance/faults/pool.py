@@ -1,7 +1,8 @@
 """Runs trials of faults as processes, some at a time, each under a limit of its own.
 
-Each is forked from a process that has imported the harness and nothing of the engine; the engine's own processes are
-started anew, never forked. A trial's directory is gone when it has ended.
+Each is forked from a process that has imported the harness and nothing of the engine. On a CPU the engine's processes
+come from a nursery, which has imported the engine and run nothing of it; where there is a GPU, and where rows measure
+the process itself, they are started anew. A trial's directory is gone when it has ended.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkProcess
@@ -22,6 +25,7 @@ import msgspec
 from conformance.catalogue import load_catalogue
 from conformance.corpus.models import ModelUnderTrial, resolve_model
 from conformance.faults.ledger import HEALTHY
+from conformance.faults.nursery import can_be_nursed, nursery
 from conformance.faults.planting import Fault
 from conformance.faults.trying import Tried, told_by, try_fault
 from conformance.probes.nvml import gpus
@@ -59,6 +63,7 @@ class Trials:
         self._bench = bench
         self._fork = multiprocessing.get_context("fork")
         self._model = model or resolve_model(None)
+        self._nursed: Path | None = None
         for place in inventory(load_catalogue()).values():
             __import__(f"checks.{Path(place.file).stem}")
 
@@ -66,8 +71,19 @@ class Trials:
         """Each task with what it showed, in the order they end."""
         together = [task for task in tasks if not task.alone]
         alone = [task for task in tasks if task.alone]
-        yield from self._run(together, self._bench.workers, len(tasks), 0)
-        yield from self._run(alone, 1, len(tasks), len(together))
+        with self._nursery(tasks):
+            yield from self._run(together, self._bench.workers, len(tasks), 0)
+            yield from self._run(alone, 1, len(tasks), len(together))
+
+    @contextmanager
+    def _nursery(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Have a nursery while these run, if any of them has a use for it."""
+        if gpus() or not any(can_be_nursed(self._bench.faults.get(task.fault)) for task in tasks):
+            yield
+            return
+        with tempfile.TemporaryDirectory() as directory, nursery(Path(directory)) as self._nursed:
+            yield
+        self._nursed = None
 
     def _run(self, tasks: Sequence[Task], workers: int, count: int, done: int) -> Iterator[tuple[Task, Tried]]:
         waiting = list(enumerate(tasks, done))
@@ -100,7 +116,7 @@ class Trials:
         smoked = task.smoked and (planted is None or planted.edit is None)
         try:
             plan = _plan(directory, self._model, task.rows)
-            tried = try_fault(planted, self._bench.module, plan, task.rows, smoked=smoked)
+            tried = try_fault(planted, self._bench.module, plan, task.rows, smoked=smoked, nursery=self._nursed)
             (directory / "tried.json").write_bytes(msgspec.json.encode(tried))
         except Exception:  # noqa: BLE001  the matrix goes on without it, and says why
             (directory / "lost.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -14,6 +14,7 @@ import msgspec
 
 from conformance.catalogue import load_catalogue
 from conformance.environment import usable_cores
+from conformance.faults.nursery import can_be_nursed, nursed
 from conformance.faults.planting import WITNESS, Fault
 from conformance.manifest import LoadedManifest, load_manifest
 from conformance.protocol.client import Limits
@@ -51,7 +52,9 @@ class Tried(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str = ""
 
 
-def try_fault(planted: Fault | None, module: Path | None, plan: Plan, rows: Sequence[str], *, smoked: bool) -> Tried:
+def try_fault(
+    planted: Fault | None, module: Path | None, plan: Plan, rows: Sequence[str], *, smoked: bool, nursery: Path | None
+) -> Tried:
     """Try rows on the reference engine with a fault planted, or on the healthy one.
 
     Args:
@@ -60,9 +63,12 @@ def try_fault(planted: Fault | None, module: Path | None, plan: Plan, rows: Sequ
         plan: The trial; its run directory is new.
         rows: Ids, tried in this order by one process of the engine.
         smoked: Whether smoke is tried, too.
+        nursery: Where processes with faults are forked, if it is at hand.
     """
     began = time.monotonic()
     manifest, witness = faulty_manifest(planted, module, plan.directory)
+    if nursery is not None and can_be_nursed(planted):
+        manifest = nursed(manifest, nursery)
     failures: list[str] = []
     if smoked:
         steps = smoke(launch_in(manifest, plan.directory / "smoke"), patient(SMOKE_LIMITS))

@@ -6,6 +6,7 @@ import pytest
 
 from conformance.catalogue import load_catalogue
 from conformance.corpus.models import resolve_model
+from conformance.faults.nursery import can_be_nursed
 from conformance.faults.planting import known_faults
 from conformance.faults.pool import _plan
 from conformance.faults.specificity import judge_fault
@@ -18,8 +19,6 @@ from conformance.verdicts import Rehearsed, Verdict
 FAULTS = [fault for fault in known_faults().values() if fault.machine == "cpu"]
 UNSEEN = {"booleans-are-numbers", "unsupported-dtype-names-no-tensor"}
 """So says docs/results/severity.json, too; a row that learns to see one takes it off."""
-ROWS_THAT_MEASURE_THE_PROCESS = {"memory"}
-"""Areas whose rows look at what their process holds, which one from the nursery shares with its parent."""
 HANG_S = 5.0
 
 
@@ -38,7 +37,7 @@ def test_a_row_that_a_fault_names_sees_it(fault, nursed, tmp_path, monkeypatch):
     monkeypatch.setenv(VISIBLE, NONE)
     plan = _plan(tmp_path, resolve_model(None), list(fault.expects))
     manifest, witness = faulty_manifest(fault, None, tmp_path)
-    if fault.edit is None and fault.area not in ROWS_THAT_MEASURE_THE_PROCESS:
+    if can_be_nursed(fault):
         manifest = nursed(manifest)
     reasons = []
     for row in fault.expects:

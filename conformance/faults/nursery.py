@@ -2,7 +2,10 @@
 
 `nursery.py serve SOCKET` forks until its standard input ends; `nursery.py ask SOCKET ARGUMENTS…` stands in for
 `python -m conformance.faults ARGUMENTS…`: it gives its streams, directory and environment away, hands on the signals
-that it gets, and ends as the forked process did. Without it each of 240 faults would import torch anew.
+that it gets, and ends as the forked process did. Without it each of some 300 faults would import torch several times.
+
+What a process from here holds, it shares with its parent, and the process that answers for it is the asking one: rows
+that measure the process itself see neither. Faults of their area are planted into processes of their own.
 """
 
 from __future__ import annotations
@@ -14,11 +17,28 @@ import selectors
 import signal
 import socket
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from conformance.faults.planting import Fault
+    from conformance.manifest import LoadedManifest
+
+Order = dict[str, Any]
 SIZE_BYTES = 8
+MEASURE_THE_PROCESS = {"memory"}
+"""Areas of faults whose rows look at what their process holds."""
+SERVED_S = 30.0
 HANDED_ON = (signal.SIGINT, signal.SIGTERM)
+
+
+class NurseryDied(Exception):
+    """The process that others are forked from ended before it could serve."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the nursery ended with {status} before it could serve")
 
 
 def ask(path: str, arguments: list[str]) -> None:
@@ -42,6 +62,7 @@ def ask(path: str, arguments: list[str]) -> None:
 
 
 def received(line: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes; EOFError if there are no more to come."""
     found = b""
     while len(found) < size:
         piece = line.recv(size - len(found))
@@ -62,7 +83,7 @@ class Nursery:
         self.selector.register(0, selectors.EVENT_READ, None)
         self.selector.register(self.listener, selectors.EVENT_READ, None)
 
-    def serve(self) -> dict | None:
+    def serve(self) -> Order | None:
         """The order that this, a forked process, is to follow; None when there are no more to come."""
         while True:
             for key, _ in self.selector.select():
@@ -74,9 +95,10 @@ class Nursery:
                 elif key.fd in self.selector.get_map():
                     self.end(*key.data)
 
-    def fork(self, line: socket.socket) -> dict | None:
+    def fork(self, line: socket.socket) -> Order | None:
+        """The order in the forked process; None in this one, which goes on watching it."""
         size, streams, _, _ = socket.recv_fds(line, SIZE_BYTES, 3)
-        order = json.loads(received(line, int.from_bytes(size, "big")))
+        order: Order = json.loads(received(line, int.from_bytes(size, "big")))
         pid = os.fork()
         if pid == 0:
             self.selector.close()
@@ -105,7 +127,7 @@ class Nursery:
         os.close(ended)
 
 
-def take(order: dict, streams: list[int]) -> None:
+def take(order: Order, streams: list[int]) -> None:
     """Make this process look as if it had been started with the caller's streams, directory and environment."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -130,17 +152,63 @@ def import_all() -> None:
     known_faults()
 
 
+@contextmanager
+def nursery(directory: Path) -> Iterator[Path]:
+    """Where processes with faults are to be had while the block runs; its socket lies in `directory`."""
+    import subprocess
+
+    from conformance.probes.nvml import NONE, VISIBLE
+
+    path = directory / "nursery"
+    # Only a process without threads can be forked.
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", VISIBLE: NONE}
+    command = [sys.executable, "-m", "conformance.faults.nursery", "serve", str(path)]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if process.stdout.readline() != b"ready\n":
+                raise NurseryDied(process.wait(SERVED_S))
+            yield path
+        finally:
+            process.stdin.close()
+            process.wait(SERVED_S)
+
+
+def nursed(loaded: LoadedManifest, path: Path) -> LoadedManifest:
+    """A fault's manifest, with processes from the nursery at `path`."""
+    import msgspec
+
+    from conformance.manifest import LoadedManifest
+
+    begin = ["{python}", "-I", "-S", __file__, "ask", str(path)]
+    driver, cli = loaded.manifest.driver, loaded.manifest.cli
+    assert driver is not None
+    assert cli is not None
+    # Behind `python -m conformance.faults`.
+    driver = msgspec.structs.replace(driver, command=[*begin, *driver.command[3:]])
+    cli = msgspec.structs.replace(cli, command=[*begin, *cli.command[3:]])
+    changed = msgspec.structs.replace(loaded.manifest, driver=driver, cli=cli)
+    return LoadedManifest(changed, loaded.path, loaded.sha256)
+
+
+def can_be_nursed(planted: Fault | None) -> bool:
+    """Whether what a fault's rows see is the same in a forked process."""
+    return planted is not None and planted.edit is None and planted.area not in MEASURE_THE_PROCESS
+
+
 def main() -> None:
+    """Serve, or ask."""
     role, path, *arguments = sys.argv[1:]
     if role == "ask":
         ask(path, arguments)
     from conformance.faults.__main__ import main as planted
 
     import_all()
-    nursery = Nursery(path)
+    forking = Nursery(path)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    order = nursery.serve()
+    order = forking.serve()
     if order is not None:
         planted(order["arguments"])
 
