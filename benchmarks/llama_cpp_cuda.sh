@@ -2,7 +2,10 @@
 # llama.cpp's library for CUDA on Hopper, F32, F16 and BF16 only: llama_cpp_cuda.sh SOURCES BUILD LIBRARIES [JOBS]
 # Flash attention and the products of quantized types are left out; what F32, F16 and BF16 use is as upstream has it.
 # SOURCES is the sdist of llama-cpp-python, unpacked (its vendor/llama.cpp); LIBRARIES is where its package looks,
-# llama_cpp/lib. Configured with CUDA 13.0 and compiled in part; not yet seen to its end.
+# llama_cpp/lib. No GPU is needed to build, nor a toolkit: NVIDIA's wheels hold all of it. With
+#   pip install nvidia-cuda-{nvcc,crt,runtime,cccl}==13.0.* nvidia-nvvm==13.0.* nvidia-cublas==13.0.* cmake ninja
+#   export CUDACXX=$root/bin/nvcc CUDAToolkit_ROOT=$root CUBLAS_ROOT=$root  # root: their folder nvidia/cu13
+# the libraries are those of that version, and a driver of CUDA 13.0 or later runs them.
 set -eu
 src=$(realpath "$1") build=$2 into=$3 jobs=${4:-$(nproc --all)}
 mkdir -p "$build" "$into" "$build/libs"
@@ -20,10 +23,13 @@ blas=${CUBLAS_ROOT:-$(find_blas)}
 echo "cuBLAS: ${blas:-of the toolkit}"
 args=()
 if [ -n "$blas" ]; then
-    ln -sf "$(ls "$blas"/lib/libcublas.so* | head -1)" "$build/libs/libcublas.so"
-    ln -sf "$(ls "$blas"/lib/libcublasLt.so* | head -1)" "$build/libs/libcublasLt.so"
+    for name in cublas cublasLt cudart; do
+        found=$(ls "$blas"/lib/lib$name.so* 2>/dev/null | head -1)
+        [ -z "$found" ] || ln -sf "$found" "$build/libs/lib$name.so"
+    done
     args+=("-DCUDA_cublas_LIBRARY=$build/libs/libcublas.so" "-DCUDA_cublasLt_LIBRARY=$build/libs/libcublasLt.so")
-    export CPATH="${CPATH:+$CPATH:}$build/include"
+    [ ! -e "$build/libs/libcudart.so" ] || args+=("-DCUDA_CUDART=$build/libs/libcudart.so")
+    export CPATH="${CPATH:+$CPATH:}$build/include" LIBRARY_PATH="$blas/lib${LIBRARY_PATH:+:$LIBRARY_PATH}"
     mkdir -p "$build/include" && ln -sf "$blas"/include/cublas*.h "$build/include/"
 fi
 # The driver's library is there at run time; to link, one of its name with its functions does.
