@@ -88,7 +88,7 @@ STEPS = (
         (*FALSIFY, "severity", "--machine", "gpu", "-n", "8", "--limit", "200", "--out", "{out}", *_faults(KILLS)),
         goes_on=True,
     ),
-    Step("memcheck", 180, 320, ("benchmarks/memcheck.py", "{out}", "--seconds", "150")),
+    Step("memcheck", 180, 460, ("benchmarks/memcheck.py", "{out}", "--seconds", "130")),
     Step(
         "bench", 150, 300,
         ("benchmarks/bench.py", "--parts", "decode,load,vram,start", "--seconds", "60", "--json", "{out}/bench.json"),
