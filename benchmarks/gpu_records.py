@@ -35,6 +35,8 @@ LARGEST = 32 << 20
 TOLD = 1500
 GRACE_S = 10.0
 """So long a step that is cut may take to close its record."""
+CLOSING_S = 40.0
+"""So long before its end a step that is told its time begins nothing more, and packs what it has."""
 PACKING_S = 5.0
 LEAST_S = 60.0
 """With less than this left, a step that can go on later is not begun either."""
@@ -57,7 +59,9 @@ class Done:
 def run(step: Step, directory: Path, seconds: float) -> Done:
     """Run a step in the project, for so many seconds at most."""
     directory.mkdir(parents=True, exist_ok=True)
-    command = [step.program or sys.executable, *(word.replace("{out}", str(directory)) for word in step.words)]
+    within = str(max(1, int(seconds - CLOSING_S)))
+    words = (word.replace("{out}", str(directory)).replace("{seconds}", within) for word in step.words)
+    command = [step.program or sys.executable, *words]
     scratch = directory / "tmp"
     scratch.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
@@ -110,7 +114,7 @@ class Campaign:
         until = time.monotonic() + seconds
         for step in steps:
             before = self.done.get(step.name)
-            if before is not None and before.finished:
+            if before is not None and before.finished and not step.anew:
                 print(f"{step.name}: finished before, {before.seconds} s", flush=True)
                 continue
             self._step(step, until - PACKING_S - time.monotonic())

@@ -21,10 +21,12 @@ class Step:
         predicted: Seconds it should take on one H200, from `docs/results/h200/first` and what its parts do; a guess
             until it was measured.
         seconds: The most it may take.
-        words: What follows the program; `{out}` is the step's directory.
+        words: What follows the program; `{out}` is the step's directory, `{seconds}` after how long it begins nothing
+            more.
         goes_on: Whether a call with what an earlier one left does only the rest.
         done: Exit statuses with which it is finished and need not be run again.
         program: Empty: this Python.
+        anew: Whether it is run in every call, for what it leaves on the machine.
         library: Whether what it leaves in `lib/` is binary, and comes back as an archive of its own.
     """
 
@@ -35,6 +37,7 @@ class Step:
     goes_on: bool = False
     done: frozenset[int] = frozenset({0, 1})
     program: str = ""
+    anew: bool = False
     library: bool = False
 
 
@@ -75,13 +78,13 @@ def _calibration(part: str, predicted: float, *options: str) -> Step:
     words = (*FALSIFY, "calibrate", "--part", part, "--replays", "0", "--out", "{out}")
     return Step(
         f"calibration-{part}", predicted, predicted + 60,
-        (*words, "--seconds", str(predicted), "--pool", f"{{out}}/gpu-pool-{part}.jsonl", *options),
+        (*words, "--seconds", "{seconds}", "--pool", f"{{out}}/gpu-pool-{part}.jsonl", *options),
         goes_on=True, done=frozenset({0}),
     )  # fmt: skip
 
 
 STEPS = (
-    Step("prepare", 60, 200, ("-c", PREPARE)),
+    Step("prepare", 60, 200, ("-c", PREPARE), anew=True),
     Step("trial", 320, 480, (*FALSIFY, "run", *WORKERS, "--out", "{out}"), done=RECORD_ENDS),
     Step(
         "kills", 480, 570,
@@ -111,12 +114,17 @@ STEPS = (
     Step("healthy", 540, 570, ("-m", "conformance.faults.surviving", "{out}", "-n", "1"), goes_on=True),
     _calibration("timed", 480, "--seed", "1"),
     _calibration("grown", 215, "--seed", "2", "--side-by-side", "12"),
-    Step("calibration-cpu", 350, 540, ("benchmarks/calibration_pools.py", "{out}", "--collectors", "8"), goes_on=True,
-         done=frozenset({0})),
+    Step(
+        "calibration-cpu", 350, 540,
+        ("benchmarks/calibration_pools.py", "{out}", "--collectors", "8", "--seconds", "{seconds}"),
+        goes_on=True, done=frozenset({0}),
+    ),
     Step("transformers", 330, 480, (*FALSIFY, "run", *WORKERS, "--engine", "transformers", "--out", "{out}"),
          done=RECORD_ENDS),
-    Step("llama_cpp-build", 480, 570, ("benchmarks/llama_cpp_cuda.sh", "{out}"), goes_on=True, done=frozenset({0}),
-         program="bash", library=True),
+    Step(
+        "llama_cpp-build", 480, 570, ("benchmarks/llama_cpp_cuda.sh", "{out}", "{seconds}"),
+        goes_on=True, done=frozenset({0}), program="bash", anew=True, library=True,
+    ),
     Step("llama_cpp-rows", 60, 200,
          (*FALSIFY, "run", "--require-gpu", "-k", "F-QUAL-076", "-k", "F-PERF-090", "--out", "{out}"),
          done=RECORD_ENDS),

@@ -88,6 +88,12 @@ def test_a_step_that_hangs_is_cut_with_what_it_started_and_the_next_one_runs(rec
     assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "983"]]
 
 
+def test_a_step_is_told_how_long_it_may_begin_something(recorded):
+    step = Step("told", 0.01, 100.0, ("-c", "import sys; print(sys.argv[1])", "{seconds}"))
+    (done,) = recorded([step], seconds=65.0)
+    assert done.told.strip() in {"19", "20"}
+
+
 def test_a_step_for_which_too_little_is_left_is_not_begun(recorded):
     found = recorded(steps("print()", predicted=50.0), seconds=20.0)
     assert found[0].ended == "not begun: 15 s left, 50 needed"
@@ -104,6 +110,8 @@ def test_a_later_call_goes_on_where_an_earlier_one_was_cut_and_runs_nothing_twic
     found = recorded([broken, again], out="second", resume=["out"])
 
     assert [done.finished for done in found] == [True, True]
+    anew = Step("step0", 0.01, 20.0, ("-c", "raise SystemExit(5)", "{out}"), anew=True)
+    assert recorded([anew], out="third", resume=["out"])[0].ended == "exit status 5"
     whole = tmp_path / "read-second"
     assert "once" in (whole / "step0" / "said.log").read_text()
     assert sorted(path.name for path in (whole / "step1").glob("*.json")) == ["0.json", "1.json", "2.json"]
@@ -166,7 +174,7 @@ def test_options_of_every_step_are_understood_by_the_command_line():
     commands = typer.main.get_command(app).commands
     for step in gpu_steps.STEPS:
         if step.words[:2] == gpu_steps.FALSIFY:
-            words = [word.replace("{out}", "/tmp") for word in step.words[2:]]
+            words = [word.replace("{out}", "/tmp").replace("{seconds}", "9") for word in step.words[2:]]
             assert commands[words[0]].make_context(words[0], words[1:]) is not None
 
 
