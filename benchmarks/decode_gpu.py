@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from decode_profile import moved_by, rows_of
 
 from conformance.corpus.geometry import geometry_checkpoint
 from reference_engine.decode import Decoder
@@ -27,9 +28,8 @@ from reference_engine.model import SafeTensorsCudaModel
 READ_BYTES = 4 << 30
 # BF16: what torch rounds between kernels, these do not; see docs/notes/decode-kernels.md.
 BOUND = {"F32": 5e-4, "BF16": 1.0}
-STEPS = 96
+STEPS, PROFILED = 96, 10
 CONTEXTS = (256, 4096)
-KERNELS = {"embed", "project", "attend", "combine", "gate_up", "head", "choose"}
 TILES = ("qkv", "out", "gate_up", "down", "head")
 
 
@@ -96,42 +96,21 @@ class Bench:
         return sorted(turns)[2] / STEPS
 
     def profile(self, plan: Plan) -> list[dict[str, Any]]:
-        """Time by kernel in one step, the mean of ten, beside the bytes that it must move.
+        """Time by kernel in one step, the mean of ten, beside the bytes that it must move (`decode_profile.py`)."""
+        events, position = self.kernels(plan)
+        return rows_of(events, PROFILED, moved_by(self.model, position), self.limit)
 
-        With dependent launch a kernel's time begins while the one before it ends, so that the sum exceeds the step.
-        """
-        steps, weights = 10, self.model.weights
+    def kernels(self, plan: Plan) -> tuple[list[tuple[str, float]], int]:
+        """Names and microseconds of all kernels of `PROFILED` steps in their order, and the position after them."""
         with self.decoder(plan).begin(self.model, self.prompt, 400, None) as decoding, torch.inference_mode():
             decoding.feed(7)
             decoding.greedy(8)
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as found:
-                decoding.greedy(steps)
+                decoding.greedy(PROFILED)
             position = decoding.position
-        added = () if plan.attention.join else ("combine",)
-        layer = ("qkv", "attend", *added, "out", "gate_up", "down")
-        order = ("embed", *layer * len(weights.layers), "head", "choose")
-        kernels = sorted(
-            (event for event in found.events() if "CUDA" in str(event.device_type) and event.name in KERNELS),
-            key=lambda event: event.time_range.start,
-        )
-        assert len(kernels) == steps * len(order), f"{len(kernels)} kernels in {steps} steps"
-        times = dict.fromkeys(order, 0.0)
-        for event, name in zip(kernels, order * steps, strict=True):
-            times[name] += event.time_range.elapsed_us() / steps
-        config = self.model.config
-        pair = 2 * config.num_kv_heads * config.head_dim * weights.dtype.itemsize
-        first = weights.layers[0]
-        moved = {
-            "qkv": first.qkv.nbytes, "attend": pair * position, "out": first.attention_out.nbytes,
-            "gate_up": first.gate_up.nbytes, "down": first.down.nbytes,
-        }  # fmt: skip
-        rows = []
-        for name, us in times.items():
-            count = order.count(name)
-            nbytes = count * moved.get(name, 0) if name != "head" else weights.lm_head.nbytes
-            share = nbytes / us / 1e-6 / self.limit
-            rows.append({"kernel": name, "count": count, "us": us, "bytes": nbytes, "share_of_read_rate": share})
-        return rows
+        events = [event for event in found.events() if "CUDA" in str(event.device_type)]
+        events.sort(key=lambda event: event.time_range.start)
+        return [(event.name, event.time_range.elapsed_us()) for event in events], position
 
 
 def _timed(device: Device, work: Callable[[], object]) -> float:

@@ -1,9 +1,13 @@
 """Everything that docs/results keeps of a GPU, step by step within a time: each by its own command, records gathered.
 
-    python benchmarks/gpu_records.py OUT [--seconds 580] [--steps trial,memcheck,…] [--keep-paths]
+    python benchmarks/gpu_records.py OUT [--seconds 580] [--steps trial,memcheck,…] [--resume EARLIER]… [--plan]
 
-A step gets its own time limit or what is left, and nothing of it goes on running. OUT gets a directory a step and
-`steps.json`: command, seconds, how it ended, the end of what it said. The machine's paths are replaced in what is kept.
+A step gets its own time limit or what is left, and nothing of it goes on running; one for which too little is left is
+not begun. OUT gets few files, written anew after every step: `steps.json` (command, seconds, how each ended, the end of
+what it said), `records.tar.gz.NNN` with a directory a step, and `library.tar.gz.NNN` where one was built. `--resume`
+names the OUT of an earlier call: what was finished there is not run again, what was cut goes on, and all of it is in
+the new OUT too. `--unpack DIR` puts what OUT holds into a directory and runs nothing. The machine's paths are replaced
+in what is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -19,25 +24,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bounded import run_bounded
+from gpu_steps import STEPS, Step, chosen
+from packing import TooLarge, pack, unpack
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-KEPT = {".json", ".jsonl", ".xml", ".txt", ".md", ".svg", ".log"}
+KEPT = {".json", ".jsonl", ".xml", ".txt", ".md", ".svg", ".log", ".html"}
+LEFT_OUT = {"exchange", "hypothesis", "tmp", "trials", "lib", "build"}
 LARGEST = 32 << 20
 TOLD = 1500
 GRACE_S = 10.0
 """So long a step that is cut may take to close its record."""
-FALSIFY = ("-m", "conformance")
-WORKERS = ("-n", "8", "--require-gpu")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A name, the most seconds, and what Python is given; `{out}` is the step's directory."""
-
-    name: str
-    seconds: float
-    words: tuple[str, ...]
+CLOSING_S = 40.0
+"""So long before its end a step that is told its time begins nothing more, and packs what it has."""
+PACKING_S = 5.0
+LEAST_S = 60.0
+"""With less than this left, a step that can go on later is not begun either."""
+STEPS_FILE, RECORDS, LIBRARY = "steps.json", "records", "library"
 
 
 @dataclass(frozen=True)
@@ -49,48 +52,27 @@ class Done:
     seconds: float
     ended: str
     told: str
-
-
-STEPS = (
-    Step("trial", 340, (*FALSIFY, "run", *WORKERS, "--out", "{out}")),
-    Step(
-        "memcheck", 200, ("benchmarks/memcheck.py", "{out}", "--seconds", "95"),
-    ),
-    Step("bench", 260, ("benchmarks/bench.py", "--seconds", "60", "--json", "{out}/bench.json")),
-    Step("decode", 120, ("benchmarks/decode_gpu.py", "F32", "BF16", "--seconds", "55", "--json", "{out}/steps.jsonl")),
-    Step("tests", 200, ("-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:cacheprovider", "tests/gpu")),
-    Step(
-        "controls", 200,
-        ("-m", "pytest", "-q", "-p", "no:benchmark", "-p", "no:cacheprovider", "-m", "gpu", "tests/checks"),
-    ),
-    Step(
-        "untimed", 800,
-        ("benchmarks/repeat_trials.py", "--untimed", "--times", "5", "--keep", "{out}", "--out", "{out}/repeats.json",
-         "--", *WORKERS),
-    ),
-    Step(
-        "whole", 700,
-        ("benchmarks/repeat_trials.py", "--times", "2", "--keep", "{out}", "--out", "{out}/repeats.json",
-         "--", *WORKERS),
-    ),
-    Step(
-        "transformers", 330, (*FALSIFY, "run", *WORKERS, "--engine", "transformers", "--out", "{out}"),
-    ),
-)  # fmt: skip
+    finished: bool = False
+    predicted: float = 0.0
 
 
 def run(step: Step, directory: Path, seconds: float) -> Done:
     """Run a step in the project, for so many seconds at most."""
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, *(word.format(out=directory) for word in step.words)]
+    within = str(max(1, int(seconds - CLOSING_S)))
+    words = (word.replace("{out}", str(directory)).replace("{seconds}", within) for word in step.words)
+    command = [step.program or sys.executable, *words]
     scratch = directory / "tmp"
     scratch.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch)}
     began = time.monotonic()
-    with (directory / "said.log").open("wb") as said:
+    with (directory / "said.log").open("ab") as said:
         ended = run_bounded(command, said, seconds, cwd=ROOT, env=environment, grace=GRACE_S)
     told = (directory / "said.log").read_text(encoding="utf-8", errors="replace")[-TOLD:]
-    return Done(step.name, " ".join(step.words), round(time.monotonic() - began, 1), ended, told)
+    finished = ended in {f"exit status {status}" for status in step.done}
+    return Done(
+        step.name, " ".join(step.words), round(time.monotonic() - began, 1), ended, told, finished, step.predicted
+    )
 
 
 def neutral(text: str, directory: Path) -> str:
@@ -105,47 +87,111 @@ def gather(source: Path, target: Path, *, keep_paths: bool) -> None:
     """Copy what is worth keeping of a step: records, reports that are text, numbers; not what trials exchanged."""
     for path in sorted(source.rglob("*")):
         inside = path.relative_to(source)
-        wanted = path.suffix in KEPT and not {"exchange", "hypothesis", "tmp"} & set(inside.parts)
+        wanted = path.suffix in KEPT and not LEFT_OUT & set(inside.parts)
         if wanted and path.is_file() and not path.is_symlink() and path.stat().st_size <= LARGEST:
             text = path.read_text(encoding="utf-8", errors="replace")
             (target / inside).parent.mkdir(parents=True, exist_ok=True)
             (target / inside).write_text(text if keep_paths else neutral(text, source), encoding="utf-8")
 
 
-def record(steps: Sequence[Step], out: Path, seconds: float, work: Path, *, keep_paths: bool = False) -> list[Done]:
-    """Run steps one after the other as long as there is time, and write after each what is known."""
-    until, found = time.monotonic() + seconds, []
+class Campaign:
+    """Steps within a time, over what earlier calls left."""
+
+    def __init__(self, out: Path, work: Path, *, keep_paths: bool = False) -> None:
+        self.out, self.work, self.keep_paths = out, work, keep_paths
+        self.kept, self.library = work / RECORDS, work / LIBRARY
+        self.done: dict[str, Done] = {}
+
+    def resume(self, earlier: Path) -> None:
+        """Take what an earlier call left; of two calls that ran a step the later one counts."""
+        for each in json.loads((earlier / STEPS_FILE).read_text()):
+            self.done[each["name"]] = Done(**each)
+        unpack(earlier / RECORDS, self.kept)
+        unpack(earlier / LIBRARY, self.library)
+
+    def record(self, steps: Sequence[Step], seconds: float) -> list[Done]:
+        """Run what is not finished, one step after the other as long as there is time; how each stands."""
+        until = time.monotonic() + seconds
+        for step in steps:
+            before = self.done.get(step.name)
+            if before is not None and before.finished and not step.anew:
+                print(f"{step.name}: finished before, {before.seconds} s", flush=True)
+                continue
+            self._step(step, until - PACKING_S - time.monotonic())
+            self._write()
+        return [self.done[step.name] for step in steps]
+
+    def _step(self, step: Step, left: float) -> None:
+        needed = min(step.predicted, LEAST_S) if step.goes_on else step.predicted
+        if left < needed:
+            why = f"not begun: {max(left, 0):.0f} s left, {needed:.0f} needed"
+            self.done.setdefault(
+                step.name, Done(step.name, " ".join(step.words), 0.0, why, "", predicted=step.predicted)
+            )
+            print(f"{step.name}: {why}", flush=True)
+            return
+        print(f"{step.name}: begun, {step.predicted:.0f} s predicted, {left:.0f} s left", flush=True)
+        place = self.work / "steps" / step.name
+        if step.goes_on and (self.kept / step.name).is_dir():
+            shutil.copytree(self.kept / step.name, place, dirs_exist_ok=True)
+        if step.library and self.library.is_dir():
+            shutil.copytree(self.library, place / "lib", dirs_exist_ok=True)
+        self.done[step.name] = done = run(step, place, min(left, step.seconds))
+        gather(place, self.kept / step.name, keep_paths=self.keep_paths)
+        if step.library and (place / "lib").is_dir():
+            shutil.copytree(place / "lib", self.library, dirs_exist_ok=True)
+        print(f"{step.name}: {done.ended}, {done.seconds} s\n{done.told}", flush=True)
+
+    def _write(self) -> None:
+        told = [asdict(done) for done in self.done.values()]
+        (self.out / STEPS_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        for directory, name in ((self.kept, RECORDS), (self.library, LIBRARY)):
+            try:
+                pack(directory, self.out / name)
+            except TooLarge as error:
+                print(f"not packed: {error}", flush=True)
+
+
+def plan(steps: Sequence[Step], seconds: float) -> str:
+    """Steps with what they should take, call by call."""
+    lines, call, left = [], 1, seconds
     for step in steps:
-        left = until - time.monotonic()
-        if left <= 0:
-            found.append(Done(step.name, " ".join(step.words), 0.0, "no time was left", ""))
-        else:
-            found.append(run(step, work / step.name, min(left, step.seconds)))
-            gather(work / step.name, out / step.name, keep_paths=keep_paths)
-            print(f"{step.name}: {found[-1].ended}, {found[-1].seconds} s\n{found[-1].told}", flush=True)
-        (out / "steps.json").write_text(json.dumps([asdict(done) for done in found], indent=1) + "\n")
-    return found
+        if step.predicted > left:
+            call, left = call + 1, seconds
+        left -= step.predicted
+        goes_on = ", goes on if cut" if step.goes_on else ""
+        lines.append(f"call {call}  {step.predicted:4.0f} s  {step.name}{goes_on}")
+    total = sum(step.predicted for step in steps)
+    return "\n".join([*lines, f"{total:.0f} s in {call} calls of {seconds:.0f} s"])
 
 
 def main() -> int:
-    """Run what was asked for; 1 where a step did not end by itself."""
+    """Run what was asked for; 1 where a step is not finished."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seconds", type=float, default=580)
-    parser.add_argument("--steps", default="trial,memcheck,bench", help=", ".join(step.name for step in STEPS))
-    parser.add_argument(
-        "--work", type=Path, default=Path(tempfile.gettempdir()) / "gpu-records", help="Where steps run; large."
-    )
+    parser.add_argument("--steps", default="prepare,trial,memcheck,bench", help=", ".join(step.name for step in STEPS))
+    parser.add_argument("--resume", type=Path, action="append", default=[], metavar="EARLIER")
+    parser.add_argument("--plan", action="store_true", help="Say what the steps should take, and run nothing.")
+    parser.add_argument("--unpack", type=Path, metavar="DIR", help="Put what OUT holds there, and run nothing.")
+    parser.add_argument("--work", type=Path, help="Where steps run; large. Default: a new directory, left behind.")
     parser.add_argument("--keep-paths", action="store_true", help="Leave the machine's paths in what is kept.")
-    chosen = parser.parse_args()
-    known = {step.name: step for step in STEPS}
-    wanted = chosen.steps.split(",")
-    if unknown := sorted(set(wanted) - set(known)):
-        parser.error(f"no step is named {', '.join(unknown)}; there are {', '.join(known)}")
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    steps = [known[name] for name in wanted]
-    found = record(steps, chosen.out, chosen.seconds, chosen.work, keep_paths=chosen.keep_paths)
-    return int(any(not done.ended.startswith("exit") for done in found))
+    given = parser.parse_args()
+    if given.unpack:
+        return int(not unpack(given.out / RECORDS, given.unpack))
+    try:
+        steps = chosen(given.steps.split(","))
+    except KeyError as error:
+        parser.error(f"no step is named {error.args[0]}; there are {', '.join(step.name for step in STEPS)}")
+    if given.plan:
+        print(plan(steps, given.seconds))
+        return 0
+    given.out.mkdir(parents=True, exist_ok=True)
+    work = given.work or Path(tempfile.mkdtemp(prefix="gpu-records-"))
+    campaign = Campaign(given.out, work, keep_paths=given.keep_paths)
+    for earlier in given.resume:
+        campaign.resume(earlier)
+    return int(not all(done.finished for done in campaign.record(steps, given.seconds)))
 
 
 if __name__ == "__main__":

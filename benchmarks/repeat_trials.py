@@ -1,7 +1,8 @@
 """Repeats a trial with new seeds and orders, and says whether any row changed its verdict.
 
 `python benchmarks/repeat_trials.py --times 20 --out repeats.json -- -n 2` runs `falsify run --seed random -n 2`
-that often; what stands after `--` goes to `falsify run`.
+that often; what stands after `--` goes to `falsify run`. `--read DIRECTORY` compares the trials that earlier calls kept
+anywhere below it, and runs none.
 """
 
 from __future__ import annotations
@@ -32,6 +33,18 @@ def run_once(arguments: list[str], timeout: float, keep: Path | None = None) -> 
         if keep is not None:
             shutil.copytree(left, keep / left.name, ignore=shutil.ignore_patterns("exchange", "hypothesis"))
         return read_record(left / "record.jsonl"), seconds
+
+
+def kept_in(directory: Path) -> list[tuple[Record, float]]:
+    """The records below a directory with how long their trials took, in the order they were begun.
+
+    Raises:
+        SystemExit: there are none.
+    """
+    found = [read_record(path) for path in sorted(directory.rglob("record.jsonl"), key=lambda path: path.parent.name)]
+    if not found:
+        raise SystemExit(f"no trial was kept in {directory}")
+    return [(record, record.footer.duration_s if record.footer else 0.0) for record in found]
 
 
 def told_of(record: Record) -> dict[str, str]:
@@ -76,11 +89,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for one trial")
     parser.add_argument("--keep", type=Path, help="a directory for the trials' records and scorecards")
+    parser.add_argument("--read", type=Path, metavar="DIRECTORY", help="compare what was kept there, and run nothing")
     parser.add_argument("--untimed", action="store_true", help="only the rows that need no quiet machine")
     parser.add_argument("arguments", nargs="*", help="arguments of `falsify run`")
     given = parser.parse_args()
     rows = [f"-k{row.id}" for row in load_catalogue().rows if given.untimed and not row.alone]
-    records: list[tuple[Record, float]] = []
+    records: list[tuple[Record, float]] = kept_in(given.read) if given.read else []
+    if records:
+        found = summary(records)
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
+        return 1 if found["differing"] else 0
     for _ in range(given.times):
         records.append(run_once([*given.arguments, *rows], given.timeout, given.keep))
         found = summary(records)

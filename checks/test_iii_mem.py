@@ -81,7 +81,7 @@ def test_f_mem_029(stand: Stand) -> None:
     if not stand.needs_gpu("bandwidth"):
         return
     link = link_rates(stand)
-    values = sample(stand, "bandwidth", lambda run: run.pinned_rate)
+    values = sample(stand, "bandwidth", lambda run: run["pinned_rate"])
     stand.observe(Sample(name="bandwidth", values=values, unit="B/s", context=link))
 
 
@@ -149,7 +149,7 @@ def test_f_mem_033(stand: Stand) -> None:
     if not stand.needs_gpu("ratio_to_pageable"):
         return
     pageable = link_rates(stand)["pageable"]
-    rates = sample(stand, "ratio_to_pageable", lambda run: run.pinned_rate / pageable)
+    rates = sample(stand, "ratio_to_pageable", lambda run: run["pinned_rate"] / pageable)
     stand.observe(Sample(name="ratio_to_pageable", values=rates, unit="x", context={"pageable": pageable}))
 
 

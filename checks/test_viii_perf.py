@@ -21,21 +21,21 @@ _CONTEXT, _STEPS, _SHORT_CONTEXT = 1000, 16, 16
 def test_f_perf_081(stand: Stand) -> None:
     if not stand.needs_gpu("load"):
         return
-    values = sample(stand, "load", lambda run: run.load_s)
+    values = sample(stand, "load", lambda run: run["load_s"])
     first = all_runs(stand)[0]
-    context = {"process_and_device_start_s": first.open_s, "first_process_s": first.load_s}
+    context = {"process_and_device_start_s": first["open_s"], "first_process_s": first["load_s"]}
     stand.observe(Sample(name="load", values=values, unit="s", context=context))
 
 
 def test_f_perf_082(stand: Stand) -> None:
     if not stand.needs_gpu("first_token"):
         return
-    short = sample(stand, "first_token/32", lambda run: run.first_token_32_s)
-    long = sample(stand, "first_token/1000", lambda run: run.first_token_1000_s)
+    short = sample(stand, "first_token/32", lambda run: run["first_token_32_s"])
+    long = sample(stand, "first_token/1000", lambda run: run["first_token_1000_s"])
     first = all_runs(stand)[0]
-    told = {"32": {"first_process_s": first.first_token_32_s}, "1000": {"first_process_s": first.first_token_1000_s}}
-    stand.observe(Sample(name="first_token/32", values=short, unit="s", context=told["32"]))
-    stand.observe(Sample(name="first_token/1000", values=long, unit="s", context=told["1000"]))
+    for length, values in ((32, short), (1000, long)):
+        told = {"first_process_s": first[f"first_token_{length}_s"]}
+        stand.observe(Sample(name=f"first_token/{length}", values=values, unit="s", context=told))
 
 
 def test_f_perf_083(stand: Stand) -> None:
@@ -50,8 +50,8 @@ def _observe_rate(stand: Stand) -> None:
     """Decode-only tokens a second, and that each token was really computed."""
     if not stand.needs_gpu("rate", "not_computed", "same_ids"):
         return
-    values = sample(stand, "rate", lambda run: run.decode_rate)
-    weights = all_runs(stand)[0].weight_bytes
+    values = sample(stand, "rate", lambda run: run["decode_rate"])
+    weights = all_runs(stand)[0]["weight_bytes"]
     context = {"bytes_per_token": float(weights), "achieved_bytes_per_s": statistics.median(values) * weights}
     stand.observe(Sample(name="rate", values=values, unit="tok/s", context=context))
     stand.equal("not_computed", expected=[], observed=[run.wrong_steps for run in all_runs(stand) if run.wrong_steps])
@@ -88,9 +88,9 @@ def test_f_perf_085(stand: Stand) -> None:
 def test_f_perf_086(stand: Stand) -> None:
     if not stand.needs_gpu("peak"):
         return
-    stand.weights = "geometry"
     runs = all_runs(stand)
-    stand.measured("peak", max(run.peak_bytes for run in runs), "B", note=f"weights {runs[0].weight_bytes} B")
+    weights = runs[0]["weight_bytes"]
+    stand.measured("peak", max(run["peak_bytes"] for run in runs), "B", note=f"weights {weights} B")
 
 
 def test_f_perf_087(stand: Stand) -> None:
@@ -115,7 +115,7 @@ def test_f_perf_089(stand: Stand) -> None:
     if not stand.needs_gpu("ratio_to_cpu"):
         return
     slow = cpu_rates(stand)
-    values = sample(stand, "ratio_to_cpu", lambda run: run.decode_rate / max(slow))
+    values = sample(stand, "ratio_to_cpu", lambda run: run["decode_rate"] / max(slow))
     context = {"cpu_tok_s": max(slow), "cpu_cores": float(psutil.cpu_count() or 1)}
     stand.observe(Sample(name="ratio_to_cpu", values=values, unit="x", context=context))
 

@@ -6,6 +6,9 @@ add up; until its turn a process holds no context. The first process of a pool f
 the others and never among them. Everything is timed from outside, on the geometry checkpoint (Qwen2.5-1.5B's shapes,
 F32, batch 1), from a warm page cache. Decoding is the difference of two lengths, so that prefill and fixed cost
 cancel.
+
+A process does what the trial's rows need and what comes before that in a process of the whole trial, and then ends;
+a trial of the link alone loads no model.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -22,7 +26,7 @@ import msgspec
 import numpy as np
 
 from checks.support.tensors import bits_of, host_tensor
-from checks.support.timing import decided, staged_rates
+from checks.support.timing import decided, pinned_rate
 from conformance.corpus.geometry import geometry_checkpoint
 from conformance.environment import usable_cores
 from conformance.probes.nvml import memory_in_use, process_memory, utilisation
@@ -52,20 +56,35 @@ _IDS = 151643
 STAGED_BYTES = 128 * 1024 * 1024
 
 
-class Run(msgspec.Struct, frozen=True):
-    """What one fresh process showed; seconds, tokens a second, bytes. `peak_bytes` is NVML's for the process."""
+LOAD, FIRST_TOKENS, DECODE, LINK = "load", "first tokens", "decode", "link"
+_TO_DECODE = (LOAD, FIRST_TOKENS, DECODE)
+NEEDS = {
+    "F-MEM-029": (LINK,),
+    "F-MEM-033": (LINK,),
+    "F-PERF-081": (LOAD,),
+    "F-PERF-082": (LOAD, FIRST_TOKENS),
+    "F-PERF-083": _TO_DECODE,
+    "F-PERF-084": _TO_DECODE,
+    "F-PERF-086": _TO_DECODE,
+    "F-PERF-089": _TO_DECODE,
+}
+"""What each row of the pool needs a process to have done; in the order of a process, without gaps."""
 
-    open_s: float
-    load_s: float
-    first_token_32_s: float
-    first_token_1000_s: float
-    decode_rate: float
-    pinned_rate: float
-    pageable_rate: float
-    peak_bytes: int
-    weight_bytes: int
+
+class Run(msgspec.Struct, frozen=True):
+    """What one fresh process showed, of what the trial's rows need: seconds, tokens a second, bytes.
+
+    `values` has `open_s`, `load_s` and `weight_bytes` of loading, `first_token_32_s` and `first_token_1000_s`,
+    `decode_rate`, `pinned_rate` of the link, and `peak_bytes`, NVML's for the process until the model is unloaded.
+    """
+
+    values: dict[str, float]
     ids: list[int]
     wrong_steps: list[int]
+
+    def __getitem__(self, name: str) -> float:
+        """A value by its name; KeyError where the row did not say in `NEEDS` that it needs it."""
+        return self.values[name]
 
 
 _POOL: list[Run] = []
@@ -75,11 +94,10 @@ def sample(stand: Stand, name: str, value_of: Callable[[Run], float]) -> list[fl
     """Values for a row from the pool, which grows until rule R1 can decide this row or its last look is reached."""
     limit = stand.thresholds.limit(stand.row.id, name)
     assert limit is not None
-    stand.weights = "geometry"
     values: list[float] = []
     for look in limit.looks:
         _grow(stand, 1 + look)
-        values = [value_of(run) for run in _POOL[1 : 1 + look]]
+        values = [value_of(run) for run in all_runs(stand)[1 : 1 + look]]
         if decided(limit, values):
             break
     return values
@@ -87,6 +105,8 @@ def sample(stand: Stand, name: str, value_of: Callable[[Run], float]) -> list[fl
 
 def all_runs(stand: Stand) -> Sequence[Run]:
     """The runs so far, the first one with cold caches; at least one."""
+    if LOAD in NEEDS[stand.row.id]:
+        stand.weights = "geometry"
     _grow(stand, 1)
     return _POOL
 
@@ -102,17 +122,15 @@ def _grow(stand: Stand, size: int) -> None:
     missing = size - len(_POOL)
     if missing <= 0:
         return
-    source = _staged_source(stand)
-    if not _POOL:
+    needs = frozenset(part for row in stand.plan.rows for part in NEEDS.get(row, ()))
+    source = _staged_source(stand) if LINK in needs else None
+    if not _POOL and LOAD in needs:
         _warm(geometry_checkpoint("F32"))
-        with stand.engine.fresh() as engine:
-            _POOL.append(_one_run(stand, engine, source))
-        missing -= 1
     with ExitStack() as stack:
         engines = [stack.enter_context(stand.engine.fresh()) for _ in range(missing)]
         start_together(engines)
         for engine in engines:
-            _POOL.append(_one_run(stand, engine, source))
+            _POOL.append(_one_run(stand, engine, needs, source))
             engine.close()
 
 
@@ -128,37 +146,37 @@ def start_together(engines: Sequence[Engine]) -> None:
         list(threads.map(start, engines))
 
 
-def _one_run(stand: Stand, engine: Engine, source: TensorData) -> Run:
-    directory = geometry_checkpoint("F32")
-    index, pid = stand.plan.device_index, engine.pid
-    with peak_of(lambda: process_memory(index, pid) or memory_in_use(index)) as peak:
-        began = time.perf_counter()
-        with stand.opened_device_of(engine):
-            opened = time.perf_counter() - began
-        began = time.perf_counter()
-        model: ModelLoaded = engine.call("model.load", ModelLoad(str(directory), stand.model_device, "F32"))
-        load = time.perf_counter() - began
-        first_32 = timed(engine, model, prompt_ids(32), 1)
-        first_1000 = timed(engine, model, prompt_ids(LONG_PROMPT), 1)
-        rate, ids = decode_rate(engine, model, SHORT, LONG)
-        model_handle = Handle(model.handle)
-        wrong = _not_computed(stand, engine, model, ids)
-    engine.call("model.unload", model_handle)
-    with stand.opened_device_of(engine) as device:
-        rates = staged_rates(engine, device.handle, source)
-    return Run(
-        open_s=opened,
-        load_s=load,
-        first_token_32_s=first_32,
-        first_token_1000_s=first_1000,
-        decode_rate=rate,
-        pinned_rate=rates["pinned"],
-        pageable_rate=rates["pageable"],
-        peak_bytes=max(peak),
-        weight_bytes=model.weight_bytes,
-        ids=ids,
-        wrong_steps=wrong,
-    )
+def _one_run(stand: Stand, engine: Engine, needs: AbstractSet[str], source: TensorData | None) -> Run:
+    values: dict[str, float] = {}
+    ids: list[int] = []
+    wrong: list[int] = []
+    if LOAD in needs:
+        index, pid = stand.plan.device_index, engine.pid
+        with peak_of(lambda: process_memory(index, pid) or memory_in_use(index)) as peak:
+            began = time.perf_counter()
+            with stand.opened_device_of(engine):
+                values["open_s"] = time.perf_counter() - began
+            model = _load(stand, engine, values)
+            if FIRST_TOKENS in needs:
+                values["first_token_32_s"] = timed(engine, model, prompt_ids(32), 1)
+                values["first_token_1000_s"] = timed(engine, model, prompt_ids(LONG_PROMPT), 1)
+            if DECODE in needs:
+                values["decode_rate"], ids = decode_rate(engine, model, SHORT, LONG)
+                wrong = _not_computed(stand, engine, model, ids)
+        values["peak_bytes"] = max(peak)
+        engine.call("model.unload", Handle(model.handle))
+    if source is not None:
+        with stand.opened_device_of(engine) as device:
+            values["pinned_rate"] = pinned_rate(engine, device.handle, source)
+    return Run(values, ids, wrong)
+
+
+def _load(stand: Stand, engine: Engine, values: dict[str, float]) -> ModelLoaded:
+    began = time.perf_counter()
+    load = ModelLoad(str(geometry_checkpoint("F32")), stand.model_device, "F32")
+    model: ModelLoaded = engine.call("model.load", load)
+    values |= {"load_s": time.perf_counter() - began, "weight_bytes": model.weight_bytes}
+    return model
 
 
 def _staged_source(stand: Stand) -> TensorData:

@@ -17,7 +17,7 @@ from conformance.statistics import Decision, decide_rate
 from conformance.thresholds import Limit
 from conformance.trial.stand import NotTried, Stand
 
-STAGED_COUNTS = {"pinned": (8, 72), "pageable": (2, 10)}
+STAGED_COUNTS = (8, 72)
 
 
 def decided(limit: Limit, values: Sequence[float]) -> bool:
@@ -36,20 +36,18 @@ def decided(limit: Limit, values: Sequence[float]) -> bool:
     return found.decision is not Decision.UNDECIDED
 
 
-def staged_rates(engine: Engine, device: int, source: TensorData) -> dict[str, float]:
-    """Host-to-device bytes per second from staged input; the difference of two counts cancels fixed cost."""
-    rates = {}
-    for kind in STAGED_COUNTS:
-        staged = engine.call("storage.stage", Stage(device, [source], kind == "pinned"))
-        engine.call("storage.upload_staged", UploadStaged(staged.handle, 1))
-        rates[kind] = staged_rate(engine, staged.handle, source.nbytes, kind)
-        engine.call("storage.drop", Drop([staged.handle]))
-    return rates
+def pinned_rate(engine: Engine, device: int, source: TensorData) -> float:
+    """Host-to-device bytes per second from input staged in page-locked memory."""
+    staged = engine.call("storage.stage", Stage(device, [source], pinned=True))
+    engine.call("storage.upload_staged", UploadStaged(staged.handle, 1))
+    rate = staged_rate(engine, staged.handle, source.nbytes)
+    engine.call("storage.drop", Drop([staged.handle]))
+    return rate
 
 
-def staged_rate(engine: Engine, staged: int, nbytes: int, kind: str) -> float:
-    """Bytes per second from input that is staged already."""
-    few, many = STAGED_COUNTS[kind]
+def staged_rate(engine: Engine, staged: int, nbytes: int) -> float:
+    """Bytes per second from input that is staged already; the difference of two counts cancels fixed cost."""
+    few, many = STAGED_COUNTS
     short, long = (_seconds(engine, staged, repeat) for repeat in (few, many))
     return (many - few) * nbytes / max(long - short, 1e-9)
 

@@ -170,9 +170,7 @@ def timed_values(bench: Bench, subject: Subject, source: TensorData, order: rand
     with subject.stand.opened_device_of(subject.engine) as device:
         staged = subject.engine.call("storage.stage", Stage(device.handle, [source], pinned=True)).handle
         subject.engine.call("storage.upload_staged", UploadStaged(staged, 1))
-        values["pinned"] = _each_slowdown(
-            subject, order, lambda: staged_rate(subject.engine, staged, source.nbytes, "pinned")
-        )
+        values["pinned"] = _each_slowdown(subject, order, lambda: staged_rate(subject.engine, staged, source.nbytes))
         subject.engine.call("storage.drop", Drop([staged]))
     return values
 

@@ -170,8 +170,7 @@ class Campaign:
         for name, rows in wanted.items():
             before = self._of(name)
             left = [row for row in rows if row not in rows_in(before) | {row for tried in before for row in tried.lost}]
-            if left:
-                yield Task(name, left, self._alone(left), smoked=not any(tried.smoked for tried in before))
+            yield from self._tasks(name, left, smoked=not any(tried.smoked for tried in before))
 
     def _again(self) -> list[Task]:
         """False alarms, what changed where it should not, and smoke that failed: all that was seen only once."""
@@ -180,16 +179,21 @@ class Campaign:
             result.id for tried in self._of("") for result in tried.rows
             if alarmed(result) and sum(row.id == result.id for each in self._of("") for row in each.rows) == 1
         ]  # fmt: skip
-        tasks = [Task("", [row], self._alone([row]), smoked=False) for row in alarms]
+        tasks = [task for row in alarms for task in self._tasks("", [row], smoked=False)]
         healthy = healthy_results(mine)
         for name, planted in self._bench.faults.items():
             trials = self._of(name)
             rows = surprising(planted, trials, healthy)
             smoked = [tried for tried in trials if tried.smoked]
             fails = len(smoked) == 1 and bool(smoked[0].smoke_failures) and not planted.crash
-            if rows or fails:
-                tasks.append(Task(name, rows, self._alone(rows), smoked=fails))
+            if fails and not rows:
+                tasks.append(Task(name, [], smoked=True))
+            tasks += self._tasks(name, rows, smoked=fails)
         return tasks
 
-    def _alone(self, rows: Sequence[str]) -> bool:
-        return self._gpu and any(load_catalogue().row(row).alone for row in rows)
+    def _tasks(self, fault: str, rows: Sequence[str], *, smoked: bool) -> list[Task]:
+        """Rows that may run beside others, with smoke; then those that must be alone, which cost a machine's time."""
+        alone = [row for row in rows if self._gpu and load_catalogue().row(row).alone]
+        together = [row for row in rows if row not in alone]
+        parts = [(part, apart) for part, apart in ((together, False), (alone, True)) if part]
+        return [Task(fault, part, apart, smoked=smoked and place == 0) for place, (part, apart) in enumerate(parts)]

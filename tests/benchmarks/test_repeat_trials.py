@@ -41,6 +41,19 @@ def test_the_trials_are_kept_with_their_records(repeated):
     assert all(len(read_record(path).rows) == 100 for path in records)
 
 
+def test_trials_of_earlier_calls_are_compared_without_running_any(repeated, tmp_path):
+    directory, _ = repeated
+    read = [sys.executable, "benchmarks/repeat_trials.py", "--read", str(directory), "--out", str(tmp_path / "r.json")]
+    done = subprocess.run(read, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    told, before = (json.loads(path.read_text()) for path in (tmp_path / "r.json", directory / "repeats.json"))
+
+    assert done.returncode == 0, done.stderr
+    assert {run.pop("seconds") > 0 for run in told["runs"]} == {True}
+    assert [run["seed"] for run in told["runs"]] == [run["seed"] for run in before["runs"]]
+    read[3] = str(tmp_path / "nothing")
+    assert subprocess.run(read, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 1
+
+
 def test_a_row_that_shows_something_else_is_named(repeated):
     first, second = (read_record(path) for path in sorted((repeated[0] / "kept").glob("*/record.jsonl")))
     shorter = type(second)(second.header, second.rows[1:], second.footer)

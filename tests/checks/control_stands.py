@@ -43,8 +43,8 @@ def tried(directory, driver, *rows, model="random", timeout=420):
 
 
 @contextmanager
-def stand_of(directory, driver, row_id, *, peer="none"):
-    """A stand for one row, with the engine as a real process; on the CPU."""
+def stand_of(directory, driver, row_id, *, peer="none", others=()):
+    """A stand for one row of a trial with others, with the engine as a real process; on the CPU."""
     model = resolve_model("random")
     plan = Plan(
         run_dir=str(directory),
@@ -52,7 +52,7 @@ def stand_of(directory, driver, row_id, *, peer="none"):
         model=ModelIdentity("random", "random", model.sha256),
         model_dir=str(model.directory),
         goldens_dir=str(model.goldens_directory),
-        rows=[row_id],
+        rows=[row_id, *others],
         seed=7,
         shuffle=False,
         gpu=False,

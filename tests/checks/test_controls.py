@@ -5,10 +5,11 @@ import pytest
 from control_stands import judged, stand_of, tried
 
 from checks.support import pool
-from checks.support.timing import staged_rates
+from checks.support.timing import pinned_rate
 from conformance.corpus.models import resolve_model
 from conformance.observations import Sample
 from conformance.probes.nvml import gpus
+from conformance.protocol.client import Engine
 from conformance.verdicts import Rehearsed, Verdict
 
 LEAKS = {
@@ -99,9 +100,9 @@ def small_pool(monkeypatch):
 
 
 TIMED = {
-    "SlowLoad": ("F-PERF-081", lambda run: run.load_s),
-    "SlowFirstToken": ("F-PERF-082", lambda run: run.first_token_32_s),
-    "SlowDecode": ("F-PERF-083", lambda run: run.decode_rate),
+    "SlowLoad": ("F-PERF-081", "load_s"),
+    "SlowFirstToken": ("F-PERF-082", "first_token_32_s"),
+    "SlowDecode": ("F-PERF-083", "decode_rate"),
 }
 NAMES = {"F-PERF-081": "load", "F-PERF-082": "first_token/32", "F-PERF-083": "rate"}
 
@@ -109,10 +110,10 @@ NAMES = {"F-PERF-081": "load", "F-PERF-082": "first_token/32", "F-PERF-083": "ra
 @pytest.mark.slow
 @pytest.mark.parametrize("driver", TIMED)
 def test_the_pool_sees_a_process_that_is_slow(tmp_path, small_pool, driver):
-    row_id, value_of = TIMED[driver]
+    row_id, value = TIMED[driver]
     with stand_of(tmp_path, driver, row_id) as stand:
         pool._grow(stand, 3)
-        values = [value_of(run) for run in pool._POOL] * 2
+        values = [run[value] for run in pool._POOL] * 2
         stand.observe(Sample(name=NAMES[row_id], values=values[:5], unit="x"))
         finding = judged(stand).findings[0]
 
@@ -121,7 +122,7 @@ def test_the_pool_sees_a_process_that_is_slow(tmp_path, small_pool, driver):
 
 @pytest.mark.slow
 def test_one_fresh_process_yields_a_value_for_every_timed_row(tmp_path, small_pool):
-    with stand_of(tmp_path, "Healthy", "F-PERF-083") as stand:
+    with stand_of(tmp_path, "Healthy", "F-PERF-083", others=tuple(pool.NEEDS)) as stand:
         (run,) = pool.all_runs(stand)
         assert pool.all_runs(stand)[0] is run
         pool._grow(stand, 3)
@@ -129,9 +130,40 @@ def test_one_fresh_process_yields_a_value_for_every_timed_row(tmp_path, small_po
 
     assert len(run.ids) == 35
     assert run.wrong_steps == []
-    assert min(run.open_s, run.load_s, run.first_token_32_s, run.first_token_1000_s) > 0
-    assert min(run.decode_rate, run.pinned_rate, run.pageable_rate) > 0
-    assert run.peak_bytes > run.weight_bytes > 0
+    assert min(run.values.values()) > 0
+    assert run["peak_bytes"] > run["weight_bytes"]
+    assert set(run.values) == {*PARTS["F-PERF-083"], "pinned_rate"}
+
+
+PARTS = {
+    "F-MEM-029": ("pinned_rate",),
+    "F-PERF-081": ("open_s", "load_s", "weight_bytes", "peak_bytes"),
+}
+PARTS["F-PERF-082"] = (*PARTS["F-PERF-081"], "first_token_32_s", "first_token_1000_s")
+PARTS["F-PERF-083"] = PARTS["F-PERF-086"] = (*PARTS["F-PERF-082"], "decode_rate")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row_id", PARTS)
+def test_a_process_does_no_more_than_the_chosen_rows_need(tmp_path, small_pool, monkeypatch, row_id):
+    served = []
+    close = Engine.close
+    monkeypatch.setattr(Engine, "close", lambda engine: served.append(set(engine.served)) or close(engine))
+    with stand_of(tmp_path, "Healthy", row_id) as stand:
+        (run,) = pool.all_runs(stand)
+
+    assert set(run.values) == set(PARTS[row_id])
+    link, model = {"storage.stage", "storage.upload_staged"}, {"model.load"}
+    assert (link if row_id == "F-MEM-029" else model) <= served[0]
+    assert served[0].isdisjoint(model if row_id == "F-MEM-029" else link)
+    assert ("generate" in served[0]) == (row_id in {"F-PERF-082", "F-PERF-083", "F-PERF-086"})
+    assert bool(run.ids) == ("model.logits" in served[0]) == (row_id in {"F-PERF-083", "F-PERF-086"})
+    assert stand.weights == ("" if row_id == "F-MEM-029" else "geometry")
+
+
+def test_what_a_row_of_the_pool_needs_comes_without_gaps():
+    order = (pool.LOAD, pool.FIRST_TOKENS, pool.DECODE)
+    assert all(needs in {(pool.LINK,), *(order[:end] for end in (1, 2, 3))} for needs in pool.NEEDS.values())
 
 
 @pytest.mark.slow
@@ -141,7 +173,7 @@ def test_a_link_of_one_gigabyte_a_second_is_measured_as_that(tmp_path):
     with stand_of(tmp_path, "SlowLink", "F-MEM-029") as stand, stand.opened_device() as device:
         count = 2 * 1024 * 1024
         source = host_tensor(stand, "F32", [count], bits_of("F32", count, stand.random))
-        rate = staged_rates(stand.engine, device.handle, source)["pinned"]
+        rate = pinned_rate(stand.engine, device.handle, source)
         stand.observe(Sample(name="bandwidth", values=[rate, rate * 1.001] * 3, unit="B/s"))
         finding = judged(stand).findings[0]
 

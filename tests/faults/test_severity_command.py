@@ -7,11 +7,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from conformance.catalogue import load_catalogue
+from conformance.faults import running
 from conformance.faults.ledger import Ledger
-from conformance.faults.matrix import Matrix
+from conformance.faults.matrix import Matrix, rows_for
 from conformance.faults.planting import UnknownFault, known_faults
 from conformance.faults.pool import Bench, Task, Trials
-from conformance.faults.running import chosen_faults, join, shard_of
+from conformance.faults.running import Campaign, chosen_faults, join, shard_of
+from conformance.probes.nvml import Gpu
 from conformance.trial.sharding import NotAShard
 
 OUTSIDE = Path(__file__).with_name("outside_faults.py")
@@ -98,3 +101,30 @@ def test_a_trial_over_its_limit_is_ended_and_counts_for_what_it_had_finished(tmp
     assert "LOST 1 rows" in said[0]
     assert list(tmp_path.iterdir()) == []
     assert Ledger(tmp_path / "none").entries == []
+
+
+@pytest.fixture
+def campaign_on_a_gpu(tmp_path, monkeypatch):
+    """The planning of a campaign as on a machine with one GPU; nothing is run."""
+    device = Gpu(0, "simulated", "GPU-0", "0000:00:06.0", 80 << 30, 0, "580", "13.0", None, None, None, None, None, [])
+    monkeypatch.setattr(running, "gpus", lambda: [device])
+    known = known_faults()
+    names = [name for name, planted in known.items() if planted.machine == "gpu"]
+    bench = Bench({name: known[name] for name in names}, None, tmp_path, 1, lambda _line: None)
+    return Campaign(Ledger(tmp_path / "tried"), bench)
+
+
+def test_on_a_gpu_only_the_rows_that_must_be_alone_are_tried_alone(campaign_on_a_gpu):
+    alone = {row.id for row in load_catalogue().rows if row.alone}
+    faults = campaign_on_a_gpu._bench.faults
+    wanted = {name: rows_for(planted, full=False) for name, planted in faults.items()}
+
+    tasks = list(campaign_on_a_gpu._missing(wanted))
+
+    assert all(set(task.rows) <= alone if task.alone else alone.isdisjoint(task.rows) for task in tasks)
+    for name, rows in wanted.items():
+        mine = [task for task in tasks if task.fault == name]
+        assert sorted(row for task in mine for row in task.rows) == sorted(rows)
+        assert [task.smoked for task in mine] == [True, *[False] * (len(mine) - 1)]
+    first = next(task for task in tasks if task.fault == "first-token-compiles" and task.alone)
+    assert first.rows == ["F-PERF-082"]
