@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 
 from checks.support.command_line import (
     Step,
     answer_of,
     arguments,
+    begun,
     cli,
     device_flags,
     on_terminal,
@@ -25,13 +27,14 @@ def test_f_int_096(stand: Stand) -> None:
     golden, prompt = chat_golden(stand)
     command = arguments(stand, cli(stand).chat, model=stand.model_directory, max_tokens=golden.max_tokens)
     command += device_flags(stand)
-    piped = run_command(stand, command, stdin=f"{prompt}\n".encode())
+    first = re.escape(golden.text.strip().splitlines()[0])
+    asked = f"{prompt}\r".encode()
+    with begun(stand, command, stdin=f"{prompt}\n".encode()) as piping:
+        talked = on_terminal(stand, command, [Step(r"\S", asked), Step(first, asked), Step(first, b"\x04")])
+        piped = piping.result()
     stand.attach_text("pipe.txt", f"{piped.stdout}\n---\n{piped.stderr}")
     stand.equal("pipe_status", expected=0, observed=piped.status, note=piped.first_error)
     stand.equal("pipe_answer", expected=golden.text.strip(), observed=answer_of(stand, piped).strip())
-    first = re.escape(golden.text.strip().splitlines()[0])
-    asked = f"{prompt}\r".encode()
-    talked = on_terminal(stand, command, [Step(r"\S", asked), Step(first, asked), Step(first, b"\x04")])
     stand.attach_text("terminal.txt", talked.stdout)
     stand.equal("terminal_answers", expected=2, observed=len(re.findall(first, talked.stdout)))
     stand.equal("eof_status", expected=0, observed=talked.status)
@@ -44,13 +47,15 @@ def test_f_int_097(stand: Stand) -> None:
     golden, prompt = chat_golden(stand)
     command = arguments(stand, cli(stand).run, model=stand.model_directory, prompt=prompt, max_tokens=golden.max_tokens)
     command += device_flags(stand)
-    plain = run_command(stand, command)
+    into_nothing = ["/bin/sh", "-c", '"$@" | true; true', "sh", *command]
+    each = [command, [*command, *cli(stand).json], into_nothing]
+    with ExitStack() as stack:
+        running = [stack.enter_context(begun(stand, one)) for one in each]
+        plain, structured, closed = [one.result() for one in running]
     stand.equal("status", expected=0, observed=plain.status, note=plain.first_error)
     stand.equal("answer", expected=golden.text.strip(), observed=answer_of(stand, plain).strip())
-    structured = run_command(stand, [*command, *cli(stand).json])
     stand.attach_text("run.json", structured.stdout)
     stand.equal("json_answer", expected=golden.text.strip(), observed=_field(structured.stdout, cli(stand).text_field))
-    closed = run_command(stand, ["/bin/sh", "-c", '"$@" | true; true', "sh", *command])
     stand.equal("broken_pipe", expected=None, observed=closed.trace)
 
 
@@ -83,12 +88,13 @@ def test_f_int_100(stand: Stand) -> None:
     golden, prompt = chat_golden(stand)
     command = arguments(stand, cli(stand).run, model=stand.model_directory, prompt=prompt, max_tokens=golden.max_tokens)
     flags = (*cli(stand).cpu, *cli(stand).json, *cli(stand).verbose)
-    quiet = run_command(stand, [*command, *flags], watch_device=stand.gpu)
+    with begun(stand, [*command, *cli(stand).gpu], env={"CUDA_VISIBLE_DEVICES": ""}) as without_device:
+        quiet = run_command(stand, [*command, *flags], watch_device=stand.gpu)
+        denied = without_device.result()
     stand.equal("answer", expected=golden.text.strip(), observed=_field(quiet.stdout, cli(stand).text_field))
     stand.equal("says_cpu", expected=False, observed=_field(quiet.stdout, cli(stand).used_gpu_field))
     lines = quiet.stderr.splitlines()
     stand.equal("backend_line", expected=True, observed=any(re.search(cli(stand).backend_cpu, line) for line in lines))
-    denied = run_command(stand, [*command, *cli(stand).gpu], env={"CUDA_VISIBLE_DEVICES": ""})
     observe_clear_failure(stand, "gpu_without_device", denied)
     if stand.needs_gpu("no_context"):
         stand.equal("no_context", expected=0, observed=quiet.device_bytes or 0)

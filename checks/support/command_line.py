@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -76,36 +77,71 @@ def device_flags(stand: Stand) -> tuple[str, ...]:
     return cli(stand).gpu if stand.gpu else cli(stand).cpu
 
 
+class Running:
+    """A command that runs while others are waited for; `result` waits for it, and leaving the block ends it."""
+
+    def __init__(self, stand: Stand, command: Sequence[str], stdin: bytes, env: dict[str, str]) -> None:
+        self._began = time.monotonic()
+        self._process = GuardedProcess(
+            list(command),
+            cwd=stand.directory,
+            env=engine_environment(cli(stand).env | env),
+            line_bytes=_OUTPUT_BYTES,
+            stderr_bytes=_OUTPUT_BYTES,
+        )
+        self._device = stand.plan.device_index
+        self._stdin = stdin
+
+    def __enter__(self) -> Self:
+        try:
+            self._process.send(self._stdin)
+        except BaseException:
+            self._process.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+
+    def result(self, timeout: float = 120.0, *, watch_device: bool = False) -> Output:
+        """Wait to the end; what it said, and with `watch_device` what it held while it was waited for."""
+        process = self._process
+        try:
+            patience = Patience(timeout, process.family)
+            probe = _device_probe(self._device, process.pid) if watch_device else None
+            peak, ended = _wait(process, patience, probe)
+            process.drain(lambda: process.stdout_open)
+        finally:
+            told = process.stdout.decode(errors="replace")
+            process.kill()
+        return Output(ended, told, process.stderr_tail(), time.monotonic() - self._began, peak)
+
+
+def begun(
+    stand: Stand, command: Sequence[str], *, stdin: bytes = b"", env: dict[str, str] | None = None,
+    unprivileged: bool = False,
+) -> Running:  # fmt: skip
+    """A command with pipes, started at once. `unprivileged` drops root's right to read everything."""
+    whole = [*_UNREADABLE, *command] if unprivileged and os.geteuid() == 0 else list(command)
+    return Running(stand, whole, stdin, env or {})
+
+
 def run_command(
     stand: Stand,
     command: Sequence[str],
     *,
     stdin: bytes = b"",
-    env: dict[str, str] | None = None,
     timeout: float = 120.0,
     watch_device: bool = False,
     unprivileged: bool = False,
 ) -> Output:
-    """Run to the end through pipes. `unprivileged` drops root's right to read everything."""
-    began = time.monotonic()
-    whole = [*_UNREADABLE, *command] if unprivileged and os.geteuid() == 0 else list(command)
-    environment = engine_environment(cli(stand).env | (env or {}))
-    process = GuardedProcess(
-        whole, cwd=stand.directory, env=environment, line_bytes=_OUTPUT_BYTES, stderr_bytes=_OUTPUT_BYTES
-    )
-    try:
-        process.send(stdin)
-        patience = Patience(timeout, process.family)
-        peak, ended = _wait(process, patience, _device_probe(stand, process.pid) if watch_device else None)
-        process.drain(lambda: process.stdout_open)
-    finally:
-        told = process.stdout.decode(errors="replace")
-        process.kill()
-    return Output(ended, told, process.stderr_tail(), time.monotonic() - began, peak)
+    """Run to the end through pipes."""
+    with begun(stand, command, stdin=stdin, unprivileged=unprivileged) as running:
+        return running.result(timeout, watch_device=watch_device)
 
 
-def _device_probe(stand: Stand, pid: int) -> Callable[[], int]:
-    return lambda: process_memory(stand.plan.device_index, pid) or 0
+def _device_probe(device_index: int, pid: int) -> Callable[[], int]:
+    return lambda: process_memory(device_index, pid) or 0
 
 
 def _over(patience: Patience) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -31,13 +32,17 @@ def _same_bus(a: str, b: str) -> bool:
     return a.lower()[-12:] == b.lower()[-12:]
 
 
-def devices_seen_with(stand: Stand, visible: str) -> list[DeviceInfo]:
-    """What a fresh process of the engine lists under this `CUDA_VISIBLE_DEVICES`."""
+def devices_seen_with(stand: Stand, *visible: str) -> list[list[DeviceInfo]]:
+    """What a fresh process of the engine lists under each of these `CUDA_VISIBLE_DEVICES`, side by side."""
     launch = launch_of(stand.manifest, stand.plan)
-    limited = replace(launch, env=launch.env | {"CUDA_VISIBLE_DEVICES": visible})
-    with Engine(limited) as engine:
-        listed: DeviceList = engine.call("device.list", Empty())
-        return listed.devices
+
+    def listed(value: str) -> list[DeviceInfo]:
+        with Engine(replace(launch, env=launch.env | {"CUDA_VISIBLE_DEVICES": value})) as engine:
+            found: DeviceList = engine.call("device.list", Empty())
+            return found.devices
+
+    with ThreadPoolExecutor(len(visible)) as threads:
+        return list(threads.map(listed, visible))
 
 
 def witness_memory(stand: Stand, engine: Engine | None = None) -> int:
