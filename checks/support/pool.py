@@ -31,7 +31,7 @@ from conformance.corpus.geometry import geometry_checkpoint
 from conformance.environment import usable_cores
 from conformance.probes.nvml import memory_in_use, process_memory, utilisation
 from conformance.protocol.client import Engine
-from conformance.protocol.failures import EngineRefused
+from conformance.protocol.failures import CapabilityNotOffered, EngineRefused
 from conformance.protocol.messages import (
     DeviceOpen,
     Generate,
@@ -138,7 +138,7 @@ def start_together(engines: Sequence[Engine]) -> None:
     """Start processes side by side and let each import what it needs, without a context on the device."""
 
     def start(engine: Engine) -> None:
-        with suppress(EngineRefused):
+        with suppress(EngineRefused, CapabilityNotOffered):
             opened = engine.call("device.open", DeviceOpen(0, "cpu"))
             engine.call("device.close", Handle(opened.handle))
 
