@@ -88,7 +88,7 @@ STEPS = (
     Step("trial", 320, 480, (*FALSIFY, "run", *WORKERS, "--out", "{out}"), done=RECORD_ENDS),
     Step(
         "kills", 480, 570,
-        (*FALSIFY, "severity", "--machine", "gpu", "-n", "8", "--limit", "200", "--out", "{out}", *_faults(KILLS)),
+        (*FALSIFY, "severity", "--machine", "gpu", "-n", "8", "--limit", "260", "--out", "{out}", *_faults(KILLS)),
         goes_on=True,
     ),
     Step("memcheck", 180, 460, ("benchmarks/memcheck.py", "{out}", "--seconds", "130")),

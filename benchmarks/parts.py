@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -269,18 +270,24 @@ def _transformers(dtype: str, **settings: Any) -> Callable[[Sequence[int], int],
 
 
 def peer_llama_cpp(dtype: str, _: Sequence[Row]) -> list[Row]:
-    """llama.cpp's CUDA build, where one is at hand: named by LLAMA_BENCH, with GGUF files named by dtype."""
-    program, model = os.environ.get("LLAMA_BENCH"), os.environ.get(f"LLAMA_GGUF_{dtype}")
-    if not program or not model:
-        return [
-            missing(
-                "decode", "llama.cpp", dtype, "no CUDA build at hand (LLAMA_BENCH, LLAMA_GGUF_F32, LLAMA_GGUF_BF16)"
-            )
-        ]
-    command = [program, "-m", model, "-ngl", "99", "-p", "0", "-n", str(LONG), "-r", "5", "-o", "json"]
-    done = subprocess.run(command, check=True, capture_output=True)
-    rows = msgspec.json.decode(done.stdout)
-    return [measured("decode", "llama.cpp", dtype, rows[-1]["samples_ts"], "tok/s", note="llama-bench, empty context")]
+    """llama.cpp through the driver of the trials, where its library was built for CUDA (`llama_cpp_cuda.sh`)."""
+    if find_spec("llama_cpp") is None:
+        return [missing("decode", "llama.cpp", dtype, "llama-cpp-python is not installed")]
+    from conformance.engines.llama_cpp_binding import device_count
+    from conformance.engines.llama_cpp_engine import LlamaCppEngine
+    from conformance.protocol.messages import PROTOCOL_VERSION, Generate, Initialize, ModelLoad
+
+    with tempfile.TemporaryDirectory() as scratch:
+        engine = LlamaCppEngine()
+        told = engine.initialize(Initialize(scratch, PROTOCOL_VERSION, 0, 1))
+        if not device_count():
+            return [missing("decode", "llama.cpp", dtype, f"{told.version} has no library for CUDA")]
+        model = engine.model_load(ModelLoad(str(geometry_checkpoint(dtype)), "cuda:0", dtype)).handle
+
+        def generate(count: int) -> object:
+            return engine.generate(Generate(model, count, prompt_ids=prompt(PROMPT), ignore_eos=True))
+
+        return [measured("decode", "llama.cpp", dtype, rates(generate, 5), "tok/s", note=f"{told.version}, {GEOMETRY}")]
 
 
 def cpu(model: str, _: Sequence[Row]) -> list[Row]:
