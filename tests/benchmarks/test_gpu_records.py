@@ -119,6 +119,28 @@ def test_a_later_call_goes_on_where_an_earlier_one_was_cut_and_runs_nothing_twic
     assert sorted(path.name for path in (tmp_path / "library").iterdir()) == ["0.so", "1.so", "2.so"]
 
 
+def test_calls_of_the_command_go_on_and_what_came_back_is_unpacked(tmp_path, monkeypatch, capsys):
+    one, hangs = steps("print('one')", HANGS.replace("983", "985"), goes_on=True, seconds=2.0)
+    monkeypatch.setattr(gpu_steps, "STEPS", (one, hangs))
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["gpu_records.py", *map(str, words)])
+        return gpu_records.main(), capsys.readouterr().out
+
+    code, said = call(tmp_path / "first", "--steps", "step0,step1", "--work", tmp_path / "work")
+    assert code == 1, said
+    assert "step1: cut after 2 s" in said
+    monkeypatch.setattr(gpu_steps, "STEPS", (one, steps("print('rest')", "print('rest')", goes_on=True)[1]))
+    code, said = call(tmp_path / "second", "--steps", "step0,step1", "--resume", tmp_path / "first")
+    assert code == 0, said
+    assert "step0: finished before" in said
+
+    assert call(tmp_path / "second", "--unpack", tmp_path / "back")[0] == 0
+    lines = (tmp_path / "back" / "step1" / "said.log").read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("begun", "rest")
+    assert call(tmp_path / "none", "--unpack", tmp_path / "nothing")[0] == 1
+
+
 def test_a_directory_comes_back_from_parts_as_it_was_and_none_is_too_large(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "PART_BYTES", 1000)
     source = tmp_path / "source"
