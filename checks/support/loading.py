@@ -9,7 +9,7 @@ import numpy as np
 
 from checks.support.devices import bare_process_memory, witness_memory
 from checks.support.tensors import ITEM_BYTES, bits_of, host_tensor, write_safetensors
-from checks.support.transfer import BALLAST_BYTES, first_difference
+from checks.support.transfer import BALLAST_BYTES, first_difference, overwrite
 from conformance.protocol.failures import EngineRefused
 from conformance.protocol.messages import (
     Account,
@@ -43,7 +43,7 @@ def observe_loaded(stand: Stand, tensors: Tensors, *, name: str = "same_bytes") 
             total = sum(len(payload) for _, _, payload in held.values())
             seen = witness_memory(stand) - before
             stand.measured("resident", (total - seen) / total, "share that NVML did not see on the device")
-            _overwrite(path)
+            overwrite(path)
         for tensor, (dtype, shape, payload) in tensors.items():
             if tensor in stored:
                 back = stand.engine.call("storage.download", Handle(stored[tensor].handle))
@@ -56,12 +56,6 @@ def observe_loaded(stand: Stand, tensors: Tensors, *, name: str = "same_bytes") 
 def _load(stand: Stand, device: int, path: Path) -> dict[str, StoredTensor]:
     loaded: LoadedFile = stand.engine.call("storage.load_file", LoadFile(device, str(path)))
     return loaded.tensors
-
-
-def _overwrite(path: Path) -> None:
-    """Replace the file's bytes, so that a storage that only mapped it is seen; only where it must be on a GPU."""
-    with path.open("r+b") as file:
-        file.write(b"\xa5" * path.stat().st_size)
 
 
 def observe_product(stand: Stand, dtype: str) -> None:

@@ -58,7 +58,8 @@ def bits_of(dtype: str, count: int, source: random.Random) -> bytes:
     """`count` values of random bits: every exponent, NaN and infinity is likely."""
     size = count * ITEM_BYTES[dtype]
     block = source.randbytes(min(size, 16 * 1024 * 1024))
-    return (block * (size // max(len(block), 1) + 1))[:size] if len(block) < size else block
+    times, rest = divmod(size, max(len(block), 1))
+    return block * times + block[:rest]
 
 
 def every_half_pattern(source: random.Random) -> bytes:

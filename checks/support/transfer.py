@@ -18,6 +18,7 @@ from conformance.trial.stand import Stand, part_of
 
 BALLAST_BYTES = 128 * 1024 * 1024
 _SHOWN = 16
+_PIECE_BYTES = 4 * 1024 * 1024
 
 
 class Payload(msgspec.Struct, frozen=True):
@@ -38,7 +39,7 @@ def round_trip(stand: Stand, payloads: Mapping[str, Payload], *, pinned: bool = 
         handles = stand.engine.call("storage.upload", Upload(device.handle, [*sent.values(), ballast], pinned)).handles
         held = witness_memory(stand) - before
         for tensor in (*sent.values(), ballast):
-            _overwrite(stand.plan.directory / "exchange" / tensor.path)
+            overwrite(stand.plan.directory / "exchange" / tensor.path)
         for index, (name, payload) in enumerate(payloads.items()):
             _compare(stand, name, payload, part_of(handles, index, f"a handle of {name}"))
         total = ballast_bytes + sum(len(payload.data) for payload in payloads.values())
@@ -62,7 +63,7 @@ def _compare(stand: Stand, name: str, payload: Payload, handle: int) -> None:
     stand.equal(f"same_bytes/{name}", expected=None, observed=wrong, note=f"{len(payload.data)} bytes compared")
 
 
-def first_difference(expected: bytes, observed: bytes) -> str | None:
+def first_difference(expected: bytes, observed: bytes | bytearray) -> str | None:
     """Where two byte strings differ first, in words; None when they are the same."""
     if expected == observed:
         return None
@@ -81,8 +82,10 @@ def _after_another(stand: Stand, device: int, nbytes: int, before: int) -> int:
     return max(0, held - nbytes)
 
 
-def _overwrite(path: Path) -> None:
+def overwrite(path: Path) -> None:
     """Replace the file's bytes in place, so that a storage that only mapped it is seen."""
+    noise = b"\xa5" * _PIECE_BYTES
     with path.open("r+b") as file:
-        size = path.stat().st_size
-        file.write(b"\xa5" * size)
+        left = path.stat().st_size
+        while left > 0:
+            left -= file.write(noise[:left])

@@ -212,9 +212,9 @@ class Stand:
             if engine.alive:
                 engine.call("device.close", Handle(opened.handle))
 
-    def read_bytes(self, data: TensorData) -> bytes:
+    def read_bytes(self, data: TensorData) -> bytearray:
         """The bytes of a tensor that the engine wrote, checked against its stated length and hash."""
-        return bytes(read_tensor(self.plan.directory / "exchange", data))
+        return read_tensor(self.plan.directory / "exchange", data)
 
     def read_tensor(self, data: TensorData) -> np.ndarray[Any, np.dtype[Any]]:
         """The same as an array of the stated shape; BF16 comes as its uint16 bits."""
