@@ -85,9 +85,9 @@ def _calibration(part: str, predicted: float, *options: str) -> Step:
 
 STEPS = (
     Step("prepare", 60, 200, ("-c", PREPARE), anew=True),
-    Step("trial", 320, 480, (*FALSIFY, "run", *WORKERS, "--out", "{out}"), done=RECORD_ENDS),
+    Step("trial", 240, 480, (*FALSIFY, "run", *WORKERS, "--out", "{out}"), done=RECORD_ENDS),
     Step(
-        "kills", 480, 570,
+        "kills", 500, 570,
         (*FALSIFY, "severity", "--machine", "gpu", "-n", "8", "--limit", "260", "--out", "{out}", *_faults(KILLS)),
         goes_on=True,
     ),
@@ -110,7 +110,7 @@ STEPS = (
         for driver in CONTROLS
     ),
     *_repeats("untimed", 5, 130, "--untimed"),
-    *_repeats("whole", 2, 320),
+    *_repeats("whole", 2, 240),
     Step("healthy", 540, 570, ("-m", "conformance.faults.surviving", "{out}", "-n", "1"), goes_on=True),
     _calibration("timed", 480, "--seed", "1"),
     _calibration("grown", 215, "--seed", "2", "--side-by-side", "12"),
