@@ -22,7 +22,7 @@ def tokenizer(tied):
 
 
 def template(source, **variables):
-    return ChatTemplate("chat_template.jinja", source, {"bos_token": "", "eos_token": "", **variables})
+    return ChatTemplate("chat_template.jinja", source, variables)
 
 
 @pytest.mark.parametrize("text", ["hello world", "", "où est 日本語 привет 😀\n\n  x", " lead", "a\0b"])
