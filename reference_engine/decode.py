@@ -7,7 +7,9 @@ positions not yet written. Run eagerly or replayed, a step is the same kernels o
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -16,8 +18,6 @@ from reference_engine.errors import InvalidArgument
 from reference_engine.graph import StepGraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from reference_engine.kernels.choosing import Choice
     from reference_engine.model import KvCache, SafeTensorsCudaModel
 
@@ -91,45 +91,33 @@ class DecodeState:
         """Let go of memory and graphs, whoever else still refers to this object (a traceback does)."""
         vars(self).clear()
 
-    def fits(self, capacity: int, id_limit: int | None) -> bool:
-        """Whether a request of so many positions can use this memory and its graphs."""
-        return self.cache.capacity >= capacity and self.id_limit == id_limit
 
-
+@dataclass(eq=False, kw_only=True)
 class Decoder:
     """Starts requests, and keeps the memory and graphs of the last one for the next. One decoder serves one model.
 
     Attributes:
-        declined: Why the fused kernels do not run this model; empty if they do, or were not asked.
-
-    Args:
         graphs: Capture each step as a CUDA graph and replay it; otherwise run it eagerly.
         read_every: Steps between two looks at the chosen ids; up to `read_every - 1` steps after a stop id are
             computed in vain.
-        step: The step; plain torch if None.
-        advance: The choice after it; plain torch if None.
+        step: The step; by default plain torch.
+        advance: The choice after it; by default plain torch.
         first_bucket: Shortest attention length; each next one is twice as long, up to the cache's capacity.
+        declined: Why the fused kernels do not run this model; empty if they do, or were not asked.
     """
 
-    def __init__(
-        self,
-        *,
-        graphs: bool = False,
-        read_every: int = READ_EVERY,
-        step: Step | None = None,
-        advance: Advance | None = None,
-        first_bucket: int = FIRST_BUCKET,
-    ) -> None:
-        if read_every < 1 or first_bucket < 1:
-            raise InvalidArgument("decoder", f"read_every {read_every} and first_bucket {first_bucket} start at 1")
-        self.graphs = graphs
-        self.read_every = read_every
-        self.step = step or torch_step
-        self.advance = advance or torch_advance
-        self.first_bucket = first_bucket
-        self.declined = ""
-        self._idle: DecodeState | None = None
-        self._lent: list[DecodeState] = []
+    graphs: bool = False
+    read_every: int = READ_EVERY
+    step: Step = field(default_factory=lambda: torch_step)
+    advance: Advance = field(default_factory=lambda: torch_advance)
+    first_bucket: int = FIRST_BUCKET
+    declined: str = field(default="", init=False)
+    _idle: DecodeState | None = field(default=None, init=False)
+    _lent: list[DecodeState] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if min(self.read_every, self.first_bucket) < 1:
+            raise InvalidArgument("decoder", "read_every and first_bucket start at 1")
 
     @contextmanager
     def begin(
@@ -148,16 +136,15 @@ class Decoder:
         try:
             yield Decoding(self, model, state, prompt_ids)
         except GeneratorExit:
-            self._keep(state)
             raise
         except BaseException:
             # Not kept: what failed may be the memory.
             state.drop()
             raise
-        else:
-            self._keep(state)
         finally:
             self._lent.remove(state)
+            if not state.dropped:
+                self._idle = state
 
     def use(self, choice: Choice) -> None:
         """Decode by the fused step, or by torch where there is none."""
@@ -180,7 +167,7 @@ class Decoder:
 
     def _take(self, model: SafeTensorsCudaModel, capacity: int, id_limit: int | None) -> DecodeState:
         state, self._idle = self._idle, None
-        if state is not None and state.fits(capacity, id_limit):
+        if state is not None and state.cache.capacity >= capacity and state.id_limit == id_limit:
             return state
         if state is not None:
             # Given back before the larger one is asked for, so that the two never exist together.
@@ -191,10 +178,6 @@ class Decoder:
         step = bucket if bucket <= WHOLE_BUCKET else bucket // 8
         graphs = StepGraphs(model.device) if self.graphs else None
         return DecodeState(model, min(-(-capacity // step) * step, most), id_limit, graphs)
-
-    def _keep(self, state: DecodeState) -> None:
-        if not state.dropped:
-            self._idle = state
 
 
 class Decoding:

@@ -6,22 +6,14 @@
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import torch
 
-from reference_engine.errors import (
-    ClosedHandle,
-    DeviceFailed,
-    DeviceNotFound,
-    InvalidArgument,
-    OutOfDeviceMemory,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from reference_engine.errors import ClosedHandle, DeviceFailed, DeviceNotFound, InvalidArgument, OutOfDeviceMemory
 
 CPU = "cpu"
 CUDA = "cuda"
@@ -48,7 +40,7 @@ def parse_device(name: str) -> tuple[int, str]:
     return int(match[2] or 0), match[1]
 
 
-class Device:
+class Device(AbstractContextManager["Device"]):
     """An opened device. Closes as a context manager.
 
     Args:
@@ -200,9 +192,6 @@ class Device:
         """Raise ClosedHandle unless the device is open."""
         if not self._open:
             raise ClosedHandle(f"device {self.torch}")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ import torch
 from reference_engine.errors import ContextTooLong, InvalidArgument, NonFiniteLogits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from reference_engine.decode import Decoder, Decoding
     from reference_engine.model import SafeTensorsCudaModel
 
@@ -67,6 +66,11 @@ class Outcome:
         """Decoding rate, without the first token, which the prefill yields; 0 below two tokens."""
         steps = self.positions - self.prompt_tokens
         return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
+
+    @property
+    def inference_seconds(self) -> float:
+        """From the request to its last id."""
+        return self.prefill_seconds + self.decode_seconds
 
 
 def generate(

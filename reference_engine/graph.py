@@ -10,18 +10,14 @@ from __future__ import annotations
 import functools
 import gc
 import warnings
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from reference_engine.device import forget_workspaces
+from reference_engine.device import Device, forget_workspaces
 from reference_engine.errors import DeviceFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
-
-    from reference_engine.device import Device
 
 
 class Captured(NamedTuple):

@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from reference_engine.checkpoint import Checkpoint
+from reference_engine.checkpoint import Checkpoint, Located
+from reference_engine.device import Device
 from reference_engine.errors import UnsupportedDtype
+from reference_engine.files import TensorFile
 from reference_engine.storage import TORCH_DTYPES, CudaStorage, Part, PinnedRing, as_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from reference_engine.checkpoint import Located
-    from reference_engine.device import Device
-    from reference_engine.files import TensorFile
 
 READERS = 12
 LOAD_SLAB_BYTES = 4 << 20

@@ -8,17 +8,14 @@ import functools
 import math
 import mmap
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 
+from reference_engine.device import Device
 from reference_engine.errors import ClosedHandle, DeviceFailed, InvalidArgument, UnsupportedDtype
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from reference_engine.device import Device
 
 TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPE_NAMES = {value: key for key, value in TORCH_DTYPES.items()}

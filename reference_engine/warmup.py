@@ -8,20 +8,19 @@ the outcome.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
 
+from reference_engine.config import ModelConfig
 from reference_engine.errors import EngineError
 from reference_engine.generate import best_id
 from reference_engine.kernels.choosing import Choice, fused_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from reference_engine.config import ModelConfig
     from reference_engine.model import SafeTensorsCudaModel
 
 PROMPT = 32

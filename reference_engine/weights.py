@@ -7,23 +7,19 @@ product is a view of them: no copy, no transpose, the checkpoint's own [out, in]
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from reference_engine.checkpoint import Checkpoint, Located
+from reference_engine.config import ModelConfig
+from reference_engine.device import Device
 from reference_engine.errors import MissingTensor, ShapeMismatch
 from reference_engine.loader import require_weight_dtype, transfer
 from reference_engine.storage import DTYPE_NAMES, TORCH_DTYPES, CudaStorage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
-    from reference_engine.checkpoint import Checkpoint, Located
-    from reference_engine.config import ModelConfig
-    from reference_engine.device import Device
 
 ALIGNMENT = 256
 CONVERSION_BYTES = 256 << 20

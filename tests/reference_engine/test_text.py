@@ -47,7 +47,7 @@ def test_streaming_holds_back_incomplete_characters(tokenizer):
     text = "日本語 😀 où"
     ids = tokenizer.encode("ζ😀ξ日", allow_special=False)
     stream = tokenizer.stream()
-    pieces = [stream.push(token) for token in ids]
+    pieces = [stream(token) for token in ids]
     assert "".join(pieces) == "ζ😀ξ日"
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert text == tokenizer.decode(tokenizer.encode(text))
