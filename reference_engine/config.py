@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from reference_engine.errors import InvalidModel, quote
 from reference_engine.files import CONFIG, GENERATION, SideFiles, typed
@@ -71,13 +71,21 @@ REFUSED = {
 }
 
 
-class RopeScaling(Struct, frozen=True):
-    """Frequency scaling of Llama 3.1 (`rope_type` "llama3"): long wavelengths are stretched by `factor`."""
+class Rope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="rope_type", tag="default"):
+    """Rotary embedding, the same for all layers; the old name of `rope_type` is `type`."""
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_positions: int
+    type: str = ""
+    rope_theta: Positive | None = None
+    partial_rotary_factor: float = 1.0
+
+
+class RopeScaling(Rope, frozen=True, kw_only=True, tag="llama3"):
+    """Frequency scaling of Llama 3.1: long wavelengths are stretched by `factor`."""
+
+    factor: Positive
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_positions: Count = field(name="original_max_position_embeddings", default=0)
 
 
 class _Sizes(Struct, frozen=True, kw_only=True):
@@ -127,21 +135,6 @@ class ModelConfig(_Sizes, frozen=True, kw_only=True):
         return not (self.out_bias or self.mlp_bias or self.qk_norm or any(self.windows))
 
 
-class _Rope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="rope_type", tag="default"):
-    """Rotary embedding, the same for all layers; the old name of `rope_type` is `type`."""
-
-    type: str = ""
-    rope_theta: Positive | None = None
-    partial_rotary_factor: float = 1.0
-
-
-class _Llama3(_Rope, frozen=True, kw_only=True, tag="llama3"):
-    factor: Positive
-    low_freq_factor: Positive
-    high_freq_factor: Positive
-    original_max_position_embeddings: Count | None = None
-
-
 class _Ends(Struct, frozen=True):
     """generation_config.json."""
 
@@ -159,8 +152,8 @@ class _Said(_Sizes, frozen=True, kw_only=True):
     head_dim: Count | None = None
     original_max_position_embeddings: Count | None = None
     rope_theta: Positive = 10_000.0
-    rope_scaling: _Rope | _Llama3 | None = None
-    rope_parameters: _Rope | _Llama3 | None = None
+    rope_scaling: Rope | RopeScaling | None = None
+    rope_parameters: Rope | RopeScaling | None = None
     partial_rotary_factor: float = 1.0
     dtype: Dtype | None = None
     torch_dtype: Dtype | None = None
@@ -272,15 +265,15 @@ def _union(*said: int | list[int] | None) -> tuple[int, ...]:
 
 def _rope(path: str, said: _Said) -> tuple[float, RopeScaling | None]:
     """Theta and scaling: from `rope_scaling` (old), which wins, or `rope_parameters` (new), and `rope_theta`."""
-    rope = said.rope_scaling or said.rope_parameters or _Rope()
+    rope = said.rope_scaling or said.rope_parameters or Rope()
     if {said.partial_rotary_factor, rope.partial_rotary_factor} != {1.0}:
         _fail(path, "partial_rotary_factor", "only 1.0 is supported, beside rope_parameters or in them")
     theta = rope.rope_theta or said.rope_theta
-    if not isinstance(rope, _Llama3):
+    if not isinstance(rope, RopeScaling):
         return theta, None
     # Where both places name it, transformers takes the one beside `rope_scaling`, not the one in it.
-    positions = said.original_max_position_embeddings or rope.original_max_position_embeddings or said.max_positions
-    return theta, RopeScaling(rope.factor, rope.low_freq_factor, rope.high_freq_factor, positions)
+    positions = said.original_max_position_embeddings or rope.original_positions or said.max_positions
+    return theta, structs.replace(rope, original_positions=positions)
 
 
 def _fail(path: str, name: str, cause: str) -> NoReturn:

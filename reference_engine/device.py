@@ -19,8 +19,8 @@ CPU = "cpu"
 CUDA = "cuda"
 MAX_SPIN_MS = 60_000
 SPIN_MARGIN = 1.05
-_TRIED = re.compile(r"[Tt]ried to allocate (?:([\d.]+) ([KMGT]i)B|(\d+) bytes)|you tried to allocate (\d+) bytes")
-_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_TRIED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def cuda_count() -> int:
@@ -113,19 +113,16 @@ class Device(AbstractContextManager["Device"]):
         """Turn torch's errors of memory and device inside the block into this engine's."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            self.trim()
-            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self._left()) from None
-        except torch.AcceleratorError as error:
-            if "out of memory" in str(error):
-                # The driver's own: a kernel's code, a workspace or a graph found no room beside the allocator's.
-                self.trim()
-                raise OutOfDeviceMemory(str(self.torch), asked or 0, self._left()) from None
-            raise DeviceFailed(str(self.torch), str(error).partition("\n")[0]) from None
         except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
-                raise
-            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self._left()) from None
+            of_driver, told = isinstance(error, torch.AcceleratorError), str(error)
+            # The driver's own: a kernel's code, a workspace or a graph found no room beside the allocator's.
+            full = (of_driver and "out of memory" in told) or "DefaultCPUAllocator" in told
+            if full or isinstance(error, torch.OutOfMemoryError):
+                self.trim()
+                raise OutOfDeviceMemory(str(self.torch), asked or _tried(told), self._left()) from None
+            if of_driver:
+                raise DeviceFailed(str(self.torch), told.partition("\n")[0]) from None
+            raise
 
     def _left(self) -> int:
         """Free bytes for an error's text; 0 where there is not even room for a context to ask in."""
@@ -211,19 +208,13 @@ def _multiply_f32_exactly() -> None:
 def _tried(text: str) -> int:
     """Bytes named in torch's text of an out-of-memory error; 0 if it names none."""
     match = _TRIED.search(text)
-    if match is None:
-        return 0
-    number, unit, plain, host = match.groups()
-    return int(float(number) * _UNITS[unit]) if unit else int(plain or host)
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
 
 
 def _cpu_name() -> str:
     """Model name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return "CPU"
+    told = re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    return told[1].strip() if told else "CPU"
 
 
 def _host_memory() -> tuple[int, int]:

@@ -16,15 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
-from reference_engine.errors import (
-    ClosedHandle,
-    FileNotFound,
-    InvalidArgument,
-    InvalidFile,
-    InvalidModel,
-    PermissionDenied,
-    ReadFailed,
-)
+from reference_engine import errors
 from reference_engine.header import LENGTH_BYTES, Header, header_length, parse_header
 
 READ_BYTES = 1 << 30
@@ -43,11 +35,11 @@ def reading(path: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFound(path) from None
+        raise errors.FileNotFound(path) from None
     except PermissionError:
-        raise PermissionDenied(path) from None
+        raise errors.PermissionDenied(path) from None
     except OSError as error:
-        raise ReadFailed(path, error.strerror or str(error)) from None
+        raise errors.ReadFailed(path, error.strerror or str(error)) from None
 
 
 def open_regular(path: str | Path) -> int:
@@ -59,13 +51,13 @@ def open_regular(path: str | Path) -> int:
     """
     name = os.fspath(path)
     if "\0" in name:
-        raise FileNotFound(name)
+        raise errors.FileNotFound(name)
     with reading(name):
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise ReadFailed(name, "it is not a regular file")
+    raise errors.ReadFailed(name, "it is not a regular file")
 
 
 def parse_json(path: str, raw: bytes) -> dict[str, Any]:
@@ -77,9 +69,9 @@ def parse_json(path: str, raw: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(raw, type=dict[str, Any])
     except RecursionError:
-        raise InvalidModel(path, "its JSON is nested too deeply") from None
+        raise errors.InvalidModel(path, "its JSON is nested too deeply") from None
     except (UnicodeDecodeError, msgspec.DecodeError) as error:
-        raise InvalidModel(path, f"it is not a JSON object: {error}") from None
+        raise errors.InvalidModel(path, f"it is not a JSON object: {error}") from None
 
 
 def typed(path: str, value: dict[str, Any], kind: type[T]) -> T:
@@ -91,7 +83,7 @@ def typed(path: str, value: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise InvalidModel(path, str(error)) from None
+        raise errors.InvalidModel(path, str(error)) from None
 
 
 class SideFiles:
@@ -123,13 +115,13 @@ class SideFiles:
         where = self.where(name)
         if self._carried is not None:
             if name not in self._carried:
-                raise FileNotFound(where)
+                raise errors.FileNotFound(where)
             raw = self._carried[name]
         else:
             with os.fdopen(open_regular(where), "rb") as file, reading(where):
                 raw = file.read(limit + 1)
         if len(raw) > limit:
-            raise InvalidModel(where, f"it is larger than {limit} bytes")
+            raise errors.InvalidModel(where, f"it is larger than {limit} bytes")
         return raw
 
     def read_json(self, name: str) -> dict[str, Any]:
@@ -190,7 +182,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
             ClosedHandle: The file was closed.
         """
         if self._descriptor is None:
-            raise ClosedHandle(f"file {self.path}")
+            raise errors.ClosedHandle(f"file {self.path}")
         return self._descriptor
 
     def read(self, name: str) -> bytearray:
@@ -202,7 +194,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
         """
         entry = self.tensors.get(name)
         if entry is None:
-            raise InvalidArgument("tensor", f"{name!r} is not in {self.path}")
+            raise errors.InvalidArgument("tensor", f"{name!r} is not in {self.path}")
         data = bytearray(entry.nbytes)
         self.read_into(self.data_start + entry.begin, memoryview(data))
         return data
@@ -220,7 +212,7 @@ class TensorFile(AbstractContextManager["TensorFile"]):
                 count = os.preadv(self.descriptor, [target[done : done + READ_BYTES]], offset + done)
             if count == 0:
                 cause = f"it was cut short after it was opened, at byte {offset + done}"
-                raise InvalidFile(self.path, cause, self.format)
+                raise errors.InvalidFile(self.path, cause, self.format)
             done += count
 
     def close(self) -> None:

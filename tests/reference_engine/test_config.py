@@ -58,7 +58,8 @@ def test_new_spelling(tmp_path):
 @pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
 def test_llama3_scaling_in_both_spellings(tmp_path, key):
     config = read(tmp_path, architectures=["LlamaForCausalLM"], **{key: LLAMA3})
-    assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
+    scaling = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=8192)
+    assert config.rope_scaling == scaling
     assert not config.qkv_bias
 
 
