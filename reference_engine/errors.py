@@ -30,7 +30,8 @@ class EngineError(Exception):
     exit_code: ClassVar[int] = 8
     text: ClassVar[str] = "the engine failed; run again with --verbose"
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, exit_code: int = 8) -> None:
+        cls.exit_code = exit_code
         dataclass(eq=False)(cls)
 
     def _message(self) -> str:
@@ -46,103 +47,93 @@ class EngineError(Exception):
         return asdict(self)
 
 
-class FileNotFound(EngineError):
+class FileNotFound(EngineError, exit_code=3):
     """No file at this path."""
 
     path: str
-    exit_code = 3
     text = "file not found: {path}; check the path"
 
 
-class PermissionDenied(EngineError):
+class PermissionDenied(EngineError, exit_code=7):
     """The file exists and may not be read."""
 
     path: str
-    exit_code = 7
     text = "permission denied: {path}; make the file readable for this user"
 
 
-class ReadFailed(EngineError):
+class ReadFailed(EngineError, exit_code=7):
     """The operating system could not open or read the file."""
 
     path: str
     cause: str
-    exit_code = 7
     text = "cannot read {path}: {cause}"
 
 
-class WriteFailed(EngineError):
+class WriteFailed(EngineError, exit_code=7):
     """The operating system could not write the file."""
 
     path: str
     cause: str
-    exit_code = 7
     text = "cannot write {path}: {cause}"
 
 
-class InvalidFile(EngineError):
+class InvalidFile(EngineError, exit_code=4):
     """The file breaks a rule of its format: SafeTensors, GGUF or APR."""
 
     path: str
     cause: str
     format: str = "SafeTensors"
-    exit_code = 4
     text = "not a valid {format} file: {path}: {cause}; download or convert it again"
 
 
-class UnsupportedDtype(EngineError):
+class UnsupportedDtype(EngineError, exit_code=4):
     """A tensor has a dtype that weights cannot have here."""
 
     path: str
     tensor: str
     dtype: str
-    exit_code = 4
 
     def _message(self) -> str:
         tensor = f"tensor {quote(self.tensor)} in {self.path}"
         return f"unsupported dtype {self.dtype} of {tensor}; weights must be F32, F16 or BF16"
 
 
-class InvalidModel(EngineError):
+class InvalidModel(EngineError, exit_code=6):
     """A file of the checkpoint other than its tensors is unusable: config, tokenizer, index or template."""
 
     path: str
     cause: str
-    exit_code = 6
     text = "cannot use {path}: {cause}"
 
 
-class MissingTensor(EngineError):
+class MissingTensor(EngineError, exit_code=6):
     """A tensor that the model needs is not in the file."""
 
     path: str
     tensor: str
-    exit_code = 6
 
     def _message(self) -> str:
         return f"tensor {quote(self.tensor)} is missing from {self.path}; the checkpoint is incomplete"
 
 
-class ShapeMismatch(EngineError):
+class ShapeMismatch(EngineError, exit_code=6):
     """A tensor's shape disagrees with config.json."""
 
     path: str
     tensor: str
     expected: tuple[int, ...]
     found: tuple[int, ...]
-    exit_code = 6
 
     def _message(self) -> str:
         found = f"tensor {quote(self.tensor)} in {self.path} has shape {list(self.found)}"
         return f"{found}, config.json asks for {list(self.expected)}; one of the two files is wrong"
 
 
-class DeviceNotFound(EngineError):
+class DeviceNotFound(EngineError, exit_code=14):
     """No device with this ordinal."""
 
     index: int
     count: int
-    exit_code = 14
 
     def _message(self) -> str:
         if self.count == 0:
@@ -150,12 +141,11 @@ class DeviceNotFound(EngineError):
         return f"device {self.index} not found: there are {self.count}, numbered from 0"
 
 
-class DeviceFailed(EngineError):
+class DeviceFailed(EngineError, exit_code=14):
     """The device reported an error that is not about memory; its context may be lost."""
 
     device: str
     cause: str
-    exit_code = 14
     text = "device {device} failed: {cause}; restart the process"
 
 
@@ -177,12 +167,11 @@ class InvalidArgument(EngineError):
     text = "invalid {argument}: {cause}"
 
 
-class ContextTooLong(EngineError):
+class ContextTooLong(EngineError, exit_code=4):
     """The prompt does not fit the model's positions."""
 
     tokens: int
     limit: int
-    exit_code = 4
     text = "the prompt has {tokens} tokens, the model has {limit} positions; shorten the prompt"
 
 

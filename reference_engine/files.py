@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import stat
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import msgspec
 
@@ -87,23 +87,17 @@ def typed(path: str, value: dict[str, Any], kind: type[T]) -> T:
 
 
 class SideFiles:
-    """The small files of a checkpoint by their Hugging Face names: in a directory, or carried by one file.
+    """The small files of a checkpoint by their Hugging Face names, in a directory."""
 
-    Args:
-        place: The directory; or the file that carries them, named in errors.
-        carried: The carried files by name; None where they lie in the directory.
-    """
-
-    def __init__(self, place: Path, carried: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, place: Path) -> None:
         self._place = place
-        self._carried = carried
 
     def where(self, name: str) -> str:
         """What errors about the file call it."""
-        return str(self._place / name) if self._carried is None else f"{self._place} ({name})"
+        return str(self._place / name)
 
     def __contains__(self, name: str) -> bool:
-        return (self._place / name).exists() if self._carried is None else name in self._carried
+        return (self._place / name).exists()
 
     def read(self, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
         """The whole file.
@@ -112,17 +106,14 @@ class SideFiles:
             InvalidModel: It is larger than `limit` bytes.
             FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
         """
-        where = self.where(name)
-        if self._carried is not None:
-            if name not in self._carried:
-                raise errors.FileNotFound(where)
-            raw = self._carried[name]
-        else:
-            with os.fdopen(open_regular(where), "rb") as file, reading(where):
-                raw = file.read(limit + 1)
+        with self._open(name) as file, reading(self.where(name)):
+            raw = file.read(limit + 1)
         if len(raw) > limit:
-            raise errors.InvalidModel(where, f"it is larger than {limit} bytes")
+            raise errors.InvalidModel(self.where(name), f"it is larger than {limit} bytes")
         return raw
+
+    def _open(self, name: str) -> BinaryIO:
+        return os.fdopen(open_regular(self.where(name)), "rb")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The file as a JSON object.

@@ -105,7 +105,7 @@ def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
     ring.follow()
     try:
         for turn, chunk in enumerate(chunks):
-            chunk.file.read_into(chunk.offset, ring.view(turn)[: chunk.length])
+            chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: chunk.length])
             ring.send(turn, chunk.parts)
     except BaseException:
         # One chunk that fails fails the load: the other threads find nothing left.

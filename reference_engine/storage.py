@@ -159,15 +159,11 @@ class PinnedRing:
         self.stream = torch.cuda.Stream(device.torch)
         self._memory = _page_locked(device, slab_bytes * slabs)
         self._slabs: tuple[torch.Tensor, ...] = self._memory.split(slab_bytes)
-        self._views: list[memoryview] = [slab.numpy().data for slab in self._slabs]
         weakref.finalize(self, _release, self._memory)
         self._copied = [torch.cuda.Event() for _ in range(slabs)]
         self._device = device
         self._uploads = 0
         self.follow()
-
-    def __len__(self) -> int:
-        return len(self._slabs)
 
     def follow(self) -> None:
         """Let the copies to come wait for the current stream: memory that they write may be in use there."""
@@ -175,16 +171,9 @@ class PinnedRing:
 
     def slab(self, turn: int) -> torch.Tensor:
         """The slab of a turn (uint8), once the copies of the turn before it are done; fill it, then `send`."""
-        return self._slabs[self._emptied(turn)]
-
-    def view(self, turn: int) -> memoryview:
-        """Like `slab`, as memory that a file can be read into."""
-        return self._views[self._emptied(turn)]
-
-    def _emptied(self, turn: int) -> int:
         place = turn % len(self._slabs)
         self._copied[place].synchronize()
-        return place
+        return self._slabs[place]
 
     def send(self, turn: int, parts: Sequence[Part]) -> None:
         """Queue copies out of the turn's slab into device memory that outlives them."""
