@@ -6,10 +6,9 @@ Only answers go to stdout; everything else goes to stderr. torch is imported aft
 from __future__ import annotations
 
 import json
-import math
 import os
 import sys
-from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, BooleanOptionalAction, Namespace
+from argparse import REMAINDER, ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,7 +133,10 @@ def parse(arguments: Sequence[str] | None = None) -> Namespace:
     command = ArgumentParser(f"apr {found.command}", description=about, epilog=EXIT_CODES, allow_abbrev=False)
     _declare(command.add_argument, found.command)
     # Intermixed: a prompt may stand behind options.
-    return command.parse_intermixed_args(found.arguments, Namespace(command=found.command))
+    options = command.parse_intermixed_args(found.arguments, Namespace(command=found.command))
+    if found.command != "convert" and not (min(options.max_tokens, options.temperature) >= 0 <= options.top_p <= 1):
+        command.error("--max-tokens and --temperature are not below 0, and --top-p lies from 0 to 1")
+    return options
 
 
 def _declare(add: Callable[..., object], command: str) -> None:
@@ -149,12 +151,12 @@ def _declare(add: Callable[..., object], command: str) -> None:
     add(
         "--max-tokens",
         "-n",
-        type=_from_0(int),
+        type=int,
         default=32 if command == "run" else 512,
         help="New tokens at most: %(default)s.",
     )
-    add("--temperature", type=_from_0(float), default=0.0, help="0 is greedy and repeatable; higher is more varied.")
-    add("--top-p", type=_from_0(float, 1), default=1.0, help="Sample from the likeliest tokens that reach this sum.")
+    add("--temperature", type=float, default=0.0, help="0 is greedy and repeatable; higher is more varied.")
+    add("--top-p", type=float, default=1.0, help="Sample from the likeliest tokens that reach this sum.")
     add("--seed", type=int, default=0, help="Of the sampling; without effect at temperature 0.")
     add("--system", help="Instruction for the whole conversation.")
     add("--raw", action="store_true", help="Feed the prompt as it is, without the chat template.")
@@ -162,29 +164,14 @@ def _declare(add: Callable[..., object], command: str) -> None:
     add("--verbose", "-v", action="store_true", help="Say on stderr what is loaded, where, and how fast.")
 
 
-def _from_0(kind: type[float], most: float = math.inf) -> Callable[[str], float]:
-    """A reader of numbers from 0 to `most`."""
-
-    def number(text: str) -> float:
-        found = kind(text)
-        if not 0 <= found <= most:
-            raise ArgumentTypeError(f"{text} is not from 0 to {most}")
-        return found
-
-    return number
-
-
 def _lines() -> Iterator[str]:
     """Lines of stdin that hold something, after a prompt if somebody is typing."""
-    typed = sys.stdin.isatty()
-    while True:
-        if typed:
-            _say("You: ", end="")
-        line = sys.stdin.readline()
-        if not line:
-            return
+    prompt = "You: " if sys.stdin.isatty() else ""
+    _say(prompt, end="")
+    while line := sys.stdin.readline():
         if line.strip():
             yield line.strip()
+        _say(prompt, end="")
 
 
 def _instruction(system: str | None) -> list[ChatMessage]:

@@ -19,8 +19,8 @@ QWEN2 = "Qwen2ForCausalLM"
 QWEN3 = "Qwen3ForCausalLM"
 LLAMA = "LlamaForCausalLM"
 MISTRAL = "MistralForCausalLM"
+# Far beyond any model; lists of layers are made before a tensor is looked for, and must stay small.
 MOST_LAYERS = 10_000
-"""Far beyond any model; lists of layers are made before a tensor is looked for, and must stay small."""
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 FULL, SLIDING = "full_attention", "sliding_attention"
 Count = Annotated[int, Meta(ge=1, lt=2**31)]
@@ -62,12 +62,9 @@ FAMILIES = {
 NULLABLE = {"num_key_value_heads", "sliding_window", "bos_token_id", "eos_token_id"}
 # Signs of what this engine does not compute, whatever class name stands beside them.
 REFUSED = {
-    "compression_config": "quantized weights",
-    "num_experts": "a mixture of experts",
-    "num_local_experts": "a mixture of experts",
-    "text_config": "a multimodal wrapper",
-    "vision_config": "a multimodal wrapper",
-    "audio_config": "a multimodal wrapper",
+    "quantized weights": ("compression_config",),
+    "a mixture of experts": ("num_experts", "num_local_experts"),
+    "a multimodal wrapper": ("text_config", "vision_config", "audio_config"),
 }
 
 
@@ -189,7 +186,6 @@ def read_config(files: SideFiles) -> ModelConfig:
     said = typed(path, told, _Said)
     _refuse_unsupported(path, told, said, family)
     theta, scaling = _rope(path, said)
-    bos = _union(said.bos_token_id, generation.bos_token_id)
     return ModelConfig(
         **{name: getattr(said, name) for name in _Sizes.__struct_fields__},
         architecture=architecture,
@@ -198,7 +194,7 @@ def read_config(files: SideFiles) -> ModelConfig:
         rope_theta=theta,
         rope_scaling=scaling,
         eos_token_ids=_union(said.eos_token_id, generation.eos_token_id),
-        bos_token_id=bos[0] if bos else None,
+        bos_token_id=next(iter(_union(said.bos_token_id, generation.bos_token_id)), None),
         dtype=DTYPES.get(said.dtype or said.torch_dtype or "", ""),
         qkv_bias=family.qkv_bias or said.attention_bias,
         out_bias=said.attention_bias,
@@ -231,8 +227,8 @@ def _refuse_unsupported(path: str, told: dict[str, Any], said: _Said, family: Fa
     if said.quantization_config is not None:
         method = said.quantization_config.get("quant_method", "unnamed")
         _fail(path, "quantization_config", f"quantized weights ({quote(str(method))}) are not supported")
-    for name, what in REFUSED.items():
-        if name in told:
+    for what, names in REFUSED.items():
+        for name in told.keys() & names:
             _fail(path, name, f"it speaks of {what}, which this engine does not run")
     heads, kv_heads = said.num_heads, said.num_key_value_heads or said.num_heads
     if heads % kv_heads:

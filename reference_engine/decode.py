@@ -7,10 +7,10 @@ positions not yet written. Run eagerly or replayed, a step is the same kernels o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -30,25 +30,15 @@ RECORDED_PROMPT = {4: 128, 2: 1024}
 PROMPT_STEP = 8
 
 
-class Step(Protocol):
-    """One step of a model: where an implementation with kernels of its own plugs in."""
-
-    def __call__(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
-        """Push `state.token` at `state.position`, attending to the first `length` positions; logits F32 [vocab].
-
-        It may be captured: it must not synchronise, and must find everything that changes from step to step in
-        tensors of `state`.
-        """
-
-
-class Advance(Protocol):
-    """The choice of the next id after a step: what belongs to a step with kernels of its own."""
-
-    def __call__(self, state: DecodeState, logits: torch.Tensor, /) -> None:
-        """Put the best id of `logits` below `state.id_limit`, the lowest among equals, into `state.token`.
-
-        It and its logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
-        """
+# One step of a model, where an implementation with kernels of its own plugs in: of the model, `state` and `length`.
+# It pushes `state.token` at `state.position`, attending to the first `length` positions, and gives logits F32 [vocab].
+# It may be captured: it must not synchronise, and must find everything that changes from step to step in tensors of
+# `state`.
+Step: TypeAlias = "Callable[[SafeTensorsCudaModel, DecodeState, int], torch.Tensor]"
+# The choice of the next id after a step, by `state` and logits: what belongs to a step with kernels of its own.
+# It puts the best id of the logits below `state.id_limit`, the lowest among equals, into `state.token`. That id and its
+# logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
+Advance: TypeAlias = "Callable[[DecodeState, torch.Tensor], None]"
 
 
 class DecodeState:
@@ -204,8 +194,7 @@ class Decoding:
         Raises:
             ClosedHandle: The model was unloaded.
         """
-        self._require_loaded()
-        with self._model.device.guard():
+        with self._loaded():
             self._state.token.fill_(token)
 
     @torch.inference_mode()
@@ -216,10 +205,9 @@ class Decoding:
             ClosedHandle: The model was unloaded.
             OutOfDeviceMemory, DeviceFailed: By cause.
         """
-        self._require_loaded()
-        model, state = self._model, self._state
-        length = self._decoder.bucket(self.position + 1, state.cache.capacity)
-        with model.device.guard():
+        with self._loaded():
+            state = self._state
+            length = self._decoder.bucket(self.position + 1, state.cache.capacity)
             if state.graphs is None:
                 logits = self._step_and_choose(length)
             else:
@@ -230,14 +218,11 @@ class Decoding:
     @torch.inference_mode()
     def greedy(self, steps: int) -> list[tuple[int, float]]:
         """Run steps, each pushing the best id of the one before: the best ids and their logits, read at the end."""
-        begin = self.position
+        state, new = self._state, slice(self.position, self.position + steps)
         for _ in range(steps):
             self.step()
-        state = self._state
         with self._model.device.guard():
-            found = torch.stack(
-                (state.ids[begin : begin + steps].double(), state.peaks[begin : begin + steps].double())
-            )
+            found = torch.stack((state.ids[new].double(), state.peaks[new].double()))
             return [(int(token), peak) for token, peak in zip(*found.tolist(), strict=True)]
 
     def _prefill(self, ids: Sequence[int]) -> torch.Tensor:
@@ -256,9 +241,10 @@ class Decoding:
 
         return padded() if state.graphs is None else state.graphs.run(("prompt", length), padded).clone()
 
-    def _require_loaded(self) -> None:
-        """Ask for the weights, because a replay would not notice that they are gone."""
+    def _loaded(self) -> AbstractContextManager[None]:
+        """The device's guard, once the weights were asked for: a replay would not notice that they are gone."""
         _ = self._model.weights
+        return self._model.device.guard()
 
     def _step_and_choose(self, length: int) -> torch.Tensor:
         # Triton launches on the current device, whatever device its arguments lie on.

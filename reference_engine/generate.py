@@ -110,11 +110,7 @@ def _check(model: SafeTensorsCudaModel, request: GenerationRequest) -> None:
 
 
 def _run(
-    model: SafeTensorsCudaModel,
-    request: GenerationRequest,
-    outcome: Outcome,
-    id_limit: int | None,
-    decoder: Decoder,
+    model: SafeTensorsCudaModel, request: GenerationRequest, outcome: Outcome, id_limit: int | None, decoder: Decoder
 ) -> Iterator[int]:
     prompt = len(request.prompt_ids)
     # The last new id is never pushed, so one more id than free positions can be produced.

@@ -12,7 +12,6 @@ import gc
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 import torch
 
@@ -20,23 +19,17 @@ from reference_engine.device import Device, forget_workspaces
 from reference_engine.errors import DeviceFailed
 
 
-class Captured(NamedTuple):
-    """A recorded step and the memory in which each replay leaves its logits."""
-
-    graph: torch.cuda.CUDAGraph
-    logits: torch.Tensor
-
-
 class StepGraphs:
     """The graphs over the memory of one request, by what distinguishes them: for steps, the attention length.
 
-    Args:
+    Attributes:
         device: An open CUDA device.
+        captured: Recorded steps, each with the memory in which a replay leaves its logits.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.captured: dict[Hashable, Captured] = {}
+        self.captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._warm: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -63,7 +56,7 @@ class StepGraphs:
             graph.replay()
             return logits
 
-    def _capture(self, step: Callable[[], torch.Tensor]) -> Captured:
+    def _capture(self, step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         graph = torch.cuda.CUDAGraph()
         with _beside(self.device.torch), _without_collection():
             # Other threads may go on using the device: only calls of this one can spoil the recording.
@@ -81,7 +74,7 @@ class StepGraphs:
                 raise
             finally:
                 forget_workspaces()
-        return Captured(graph, logits)
+        return graph, logits
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
         """End a spoilt recording. Ending it fails too, and the first error is the one to tell."""

@@ -218,9 +218,8 @@ class SafeTensorsCudaModel:
         (_, groups, _, size), (count, length) = pairs.shape, mask.shape
         qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(count, -1, size)
         if layer.qk_norm is not None:
-            for heads, weight in zip(
-                (qkv[:, : -2 * groups], qkv[:, -2 * groups : -groups]), layer.qk_norm, strict=True
-            ):
+            both = (qkv[:, : -2 * groups], qkv[:, -2 * groups : -groups])
+            for heads, weight in zip(both, layer.qk_norm, strict=True):
                 heads.copy_(self._norm(heads, weight))
         _rotate(qkv[:, :-groups], place.cos, place.sin)
         new = qkv[:, -2 * groups :].view(count, 2, groups, size)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-# SAFETY: one function of the CUDA runtime, with the types of its documentation, its result checked.
-import ctypes
 import functools
 import math
 import mmap
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+
+# SAFETY: one function of the CUDA runtime, with the types of its documentation, its result checked.
+from ctypes import PyDLL, c_int, c_size_t, c_void_p
 from typing import NamedTuple, Self
 
 import torch
@@ -204,16 +205,14 @@ class PinnedRing:
 
 
 @functools.cache
-def _runtime() -> ctypes.PyDLL:
+def _runtime() -> PyDLL:
     """The CUDA runtime that torch has loaded: a copy issued here costs a tenth of one by torch's dispatcher.
 
     Its calls keep the interpreter: among a dozen readers, to give it away and wait for it takes longer than to queue.
     """
     # SAFETY: the library is already in the process, under the name that torch's own build asks for.
-    runtime = ctypes.PyDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
-    runtime.cudaMemcpyAsync.argtypes = [
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
-    ]  # fmt: skip
+    runtime = PyDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
+    runtime.cudaMemcpyAsync.argtypes = [c_void_p, c_void_p, c_size_t, c_int, c_void_p]
     return runtime
 
 

@@ -36,8 +36,8 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         self.special_tokens = {token.content: id_ for id_, token in added.items() if token.special}
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        # One more than the highest id that has text; a model's padded ids lie at and above it.
         self.id_limit = max(vocabulary.values(), default=-1) + 1
-        """One more than the highest id that has text; a model's padded ids lie at and above it."""
 
     def encode(self, text: str, *, add_special: bool = False, allow_special: bool = True) -> list[int]:
         """Ids of `text`.

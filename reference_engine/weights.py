@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,6 +39,11 @@ class Group(NamedTuple):
         """Shape of all members stacked along the first dimension."""
         first = self.members[0][1]
         return (sum(shape[0] for _, shape in self.members), *first[1:])
+
+    def split(self, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The members in their stack, by name."""
+        names, shapes = zip(*self.members, strict=True)
+        return dict(zip(names, whole.split([shape[0] for shape in shapes]), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +109,7 @@ def load_weights(
     found = {checkpoint.tensors[name].entry.dtype for name in shapes}
     target = TORCH_DTYPES[dtype or (found.pop() if len(found) == 1 else "F32")]
     stacked = dict(zip(groups, _lay_out(groups, target, device), strict=True))
-    tensors = {name: part for group, whole in stacked.items() for name, part in _split(group, whole)}
+    tensors = {name: part for group, whole in stacked.items() for name, part in group.split(whole).items()}
     weights = Weights(
         storages={name: CudaStorage(device, tensor) for name, tensor in tensors.items()},
         embedding=tensors[EMBEDDING],
@@ -170,11 +175,6 @@ def _lay_out(groups: Sequence[Group], dtype: torch.dtype, device: Device) -> lis
     arena = device.empty((sum(padded),), dtype)
     parts = arena.split(padded)
     return [part[:size].view(group.shape) for part, size, group in zip(parts, sizes, groups, strict=True)]
-
-
-def _split(group: Group, whole: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    parts = whole.split([shape[0] for _, shape in group.members])
-    yield from zip((name for name, _ in group.members), parts, strict=True)
 
 
 def _fill(moves: Sequence[tuple[Located, torch.Tensor]], device: Device) -> None:
