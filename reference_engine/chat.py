@@ -204,12 +204,9 @@ def template_source(files: SideFiles) -> tuple[str, str, dict[str, Any]] | None:
 
 def _token_variables(settings: dict[str, Any]) -> dict[str, str]:
     """`bos_token`, `eos_token`, …: strings, or objects with their content."""
-    found = {}
-    for name, value in settings.items():
-        token = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(token, str):
-            found[name] = token
-    return {"bos_token": "", "eos_token": "", **found}
+    tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
+    spelled = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+    return {"bos_token": "", "eos_token": "", **{name: text for name, text in spelled.items() if isinstance(text, str)}}
 
 
 def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:

@@ -148,13 +148,8 @@ def _declare(add: Callable[..., object], command: str) -> None:
     if command == "run":
         add("prompt", nargs="?", help="What to answer; without it, all of stdin.")
     add("--gpu", action=BooleanOptionalAction, help="Insist on a GPU, or on the CPU. Default: a GPU if there is one.")
-    add(
-        "--max-tokens",
-        "-n",
-        type=int,
-        default=32 if command == "run" else 512,
-        help="New tokens at most: %(default)s.",
-    )
+    most = 32 if command == "run" else 512
+    add("--max-tokens", "-n", type=int, default=most, help="New tokens at most: %(default)s.")
     add("--temperature", type=float, default=0.0, help="0 is greedy and repeatable; higher is more varied.")
     add("--top-p", type=float, default=1.0, help="Sample from the likeliest tokens that reach this sum.")
     add("--seed", type=int, default=0, help="Of the sampling; without effect at temperature 0.")

@@ -171,7 +171,10 @@ class Decoder:
 
 
 class Decoding:
-    """One request on its way. `logits` are those after the prompt's last position, F32 [vocab]."""
+    """One request on its way. `logits` are those after the prompt's last position, F32 [vocab].
+
+    Ids from `id_limit` on must not be chosen; `position` is the next one.
+    """
 
     @torch.inference_mode()
     def __init__(
@@ -185,7 +188,7 @@ class Decoding:
             state.cache.pairs.zero_()
             self.logits = self._prefill(prompt_ids)
             state.position.fill_(len(prompt_ids))
-        self.position = len(prompt_ids)
+        self.position, self.id_limit = len(prompt_ids), state.id_limit
 
     @torch.inference_mode()
     def feed(self, token: int) -> None:

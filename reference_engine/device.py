@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -99,9 +100,7 @@ class Device(AbstractContextManager["Device"]):
         Raises:
             OutOfDeviceMemory: More than is free, checked before anything is allocated.
         """
-        asked = dtype.itemsize
-        for size in shape:
-            asked *= size
+        asked = math.prod(shape) * dtype.itemsize
         free, _ = self.memory()
         if asked > free:
             raise OutOfDeviceMemory(str(self.torch), asked, free)
@@ -163,9 +162,7 @@ class Device(AbstractContextManager["Device"]):
         if hops < 1:
             raise InvalidArgument("hops", f"{hops} is not at least 1")
         if not self.is_cuda:
-            for _ in range(hops):
-                tensor = tensor.clone()
-            return tensor
+            return tensor.clone()
         home = torch.cuda.current_stream(self.torch)
         before = home.record_event()
         for _ in range(hops):

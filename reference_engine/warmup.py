@@ -62,5 +62,5 @@ def _push_prompt(model: SafeTensorsCudaModel, id_limit: int | None) -> None:
         for _ in range(2):
             with model.decoder.begin(model, prompt, len(prompt), id_limit) as decoding, suppress(EngineError):
                 # There may be anything in the weights, also what is not a number.
-                best_id(decoding.logits[:id_limit], 0)
+                best_id(decoding.logits[: decoding.id_limit], 0)
         model.device.synchronize()
