@@ -8,7 +8,6 @@ a request never run at the same time, so they share one memory pool, which goes 
 from __future__ import annotations
 
 import functools
-import gc
 import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ import torch
 
 from reference_engine.device import Device, forget_workspaces
 from reference_engine.errors import DeviceFailed
+from reference_engine.header import _no_collector
 
 
 class StepGraphs:
@@ -58,7 +58,8 @@ class StepGraphs:
 
     def _capture(self, step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with _beside(self.device.torch), _without_collection():
+        # Destroying some other object's events or graphs would spoil a recording.
+        with _beside(self.device.torch), _no_collector():
             # Other threads may go on using the device: only calls of this one can spoil the recording.
             # A workspace that replays write must be the graph's own, for others go when memory is given back.
             forget_workspaces()
@@ -105,15 +106,3 @@ def _beside(device: torch.device) -> Iterator[None]:
             yield
     finally:
         home.wait_stream(side)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep the garbage collector off: destroying some other object's events or graphs would spoil a recording."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
