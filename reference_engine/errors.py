@@ -134,11 +134,7 @@ class DeviceNotFound(EngineError, exit_code=14):
 
     index: int
     count: int
-
-    def _message(self) -> str:
-        if self.count == 0:
-            return f"CUDA device {self.index} not found: there are 0 devices; use --no-gpu to run on the CPU"
-        return f"device {self.index} not found: there are {self.count}, numbered from 0"
+    text = "device {index} not found: there are {count}, numbered from 0; use --no-gpu to run on the CPU"
 
 
 class DeviceFailed(EngineError, exit_code=14):
