@@ -183,8 +183,11 @@ def read_config(files: SideFiles) -> ModelConfig:
     generation = typed(files.where(GENERATION), more, _Ends)
     ends = {name: more[name] for name in _Ends.__struct_fields__ if name in more}
     told = {"model_type": family.model_type, **family.defaults, **ends, **_in_one_spelling(raw)}
+    for what, names in REFUSED.items():
+        for name in told.keys() & names:
+            _fail(path, name, f"it speaks of {what}, which this engine does not run")
     said = typed(path, told, _Said)
-    _refuse_unsupported(path, told, said, family)
+    _refuse_unsupported(path, said, family)
     theta, scaling = _rope(path, said)
     return ModelConfig(
         **{name: getattr(said, name) for name in _Sizes.__struct_fields__},
@@ -217,7 +220,7 @@ def _in_one_spelling(raw: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _refuse_unsupported(path: str, told: dict[str, Any], said: _Said, family: Family) -> None:
+def _refuse_unsupported(path: str, said: _Said, family: Family) -> None:
     """Settings that would change the result, were they ignored; sizes that do not go together."""
     if said.model_type != family.model_type:
         _fail(path, "model_type", f"{quote(said.model_type)} is not {family.model_type}, as the architecture is")
@@ -227,9 +230,6 @@ def _refuse_unsupported(path: str, told: dict[str, Any], said: _Said, family: Fa
     if said.quantization_config is not None:
         method = said.quantization_config.get("quant_method", "unnamed")
         _fail(path, "quantization_config", f"quantized weights ({quote(str(method))}) are not supported")
-    for what, names in REFUSED.items():
-        for name in told.keys() & names:
-            _fail(path, name, f"it speaks of {what}, which this engine does not run")
     heads, kv_heads = said.num_heads, said.num_key_value_heads or said.num_heads
     if heads % kv_heads:
         _fail(path, "num_key_value_heads", f"{kv_heads} does not divide num_attention_heads {heads}")

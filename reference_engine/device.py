@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +118,14 @@ class Device(AbstractContextManager["Device"]):
             full = (of_driver and "out of memory" in told) or "DefaultCPUAllocator" in told
             if full or isinstance(error, torch.OutOfMemoryError):
                 self.trim()
-                raise OutOfDeviceMemory(str(self.torch), asked or _tried(told), self._left()) from None
+                free = 0
+                # There may not even be room for a context to ask in.
+                with suppress(torch.AcceleratorError):
+                    free, _ = self.memory()
+                raise OutOfDeviceMemory(str(self.torch), asked or _tried(told), free) from None
             if of_driver:
                 raise DeviceFailed(str(self.torch), told.partition("\n")[0]) from None
             raise
-
-    def _left(self) -> int:
-        """Free bytes for an error's text; 0 where there is not even room for a context to ask in."""
-        try:
-            return self.memory()[0]
-        except torch.AcceleratorError:
-            return 0
 
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done."""

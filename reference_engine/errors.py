@@ -134,7 +134,7 @@ class DeviceNotFound(EngineError, exit_code=14):
 
     index: int
     count: int
-    text = "device {index} not found: there are {count}, numbered from 0; use --no-gpu to run on the CPU"
+    text = "device {index} not found: there are {count} devices, numbered from 0; use --no-gpu to run on the CPU"
 
 
 class DeviceFailed(EngineError, exit_code=14):
