@@ -10,24 +10,21 @@ import re
 import resource
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypedDict
+from types import FrameType
+from typing import Any, NamedTuple, NoReturn, TypedDict
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from reference_engine.errors import InvalidArgument, InvalidModel
-from reference_engine.files import TEMPLATE, TOKENIZER_CONFIG
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
-
-    from reference_engine.files import SideFiles
-    from reference_engine.tokenizer import Tokenizer
+from reference_engine.files import TEMPLATE, TOKENIZER_CONFIG, SideFiles
+from reference_engine.tokenizer import Tokenizer
 
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
@@ -38,16 +35,6 @@ STATM = Path("/proc/self/statm")
 PAGE_BYTES = resource.getpagesize()
 # Filters and methods whose result can be made as large as the template likes.
 INFLATING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "format", "format_map", "indent"})
-TEMPLATE_FAILURES = (
-    jinja2.TemplateError,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 PRIVATE_USE = range(0xE000, 0xF8FF)
 
 
@@ -71,15 +58,15 @@ class ChatTemplate:
     Args:
         path: The file the template came from, named in errors.
         source: Jinja source.
-        variables: Extra names the template may use, `bos_token` and `eos_token` above all.
+        settings: tokenizer_config.json; the template may use its tokens, `bos_token` and `eos_token` above all.
 
     Raises:
         InvalidModel: The source is not a template.
     """
 
-    def __init__(self, path: str, source: str, variables: dict[str, str]) -> None:
+    def __init__(self, path: str, source: str, settings: dict[str, Any]) -> None:
         self.path = path
-        self._variables = variables
+        self._variables = _token_variables(settings)
         environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.filters = {k: v for k, v in environment.filters.items() if k not in INFLATING}
         environment.filters["tojson"] = _to_json
@@ -94,10 +81,7 @@ class ChatTemplate:
     def find(cls, files: SideFiles) -> ChatTemplate | None:
         """The template of a checkpoint: chat_template.jinja, else tokenizer_config.json; or None."""
         found = template_source(files)
-        if found is None:
-            return None
-        config = files.read_json(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
-        return cls(*found, _token_variables(config))
+        return None if found is None else cls(*found)
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt text of a conversation, ending where the assistant is to speak.
@@ -108,44 +92,46 @@ class ChatTemplate:
         """
         pieces: list[str] = []
         size = 0
+        told = self._template.generate(
+            messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._variables
+        )
         try:
             with _bounds(RENDER_SECONDS, RENDER_BYTES):
-                for piece in self._template.generate(
-                    messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._variables
-                ):
+                for piece in told:
                     pieces.append(piece)
                     size += len(piece)
                     if size > MAX_RENDERED_CHARS:
-                        raise InvalidModel(self.path, "the chat template's output does not end")
+                        break
         except _RefusedByTemplate as error:
             raise InvalidArgument("messages", str(error)) from None
-        except TEMPLATE_FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - the template is a program, which may fail in any way
             raise InvalidModel(self.path, f"the chat template fails: {error}") from None
-        except TimeoutError:
-            raise InvalidModel(self.path, f"the chat template runs for over {RENDER_SECONDS:g} s") from None
+        if size > MAX_RENDERED_CHARS:
+            raise InvalidModel(self.path, "the chat template's output does not end")
         return "".join(pieces)
 
     def prompt(self, messages: Sequence[ChatMessage], tokenizer: Tokenizer) -> Rendered:
         """Render a conversation and encode it, with special tokens only where the template put them."""
-        specials = [token for token in tokenizer.special_tokens if token]
-        spelled = [
-            t
-            for t in specials
-            if any(t in value for message in messages for value in (message["role"], message["content"]))
-        ]
-        if not spelled:
-            text = self.render(messages)
+        specials = sorted(filter(None, tokenizer.special_tokens), key=len, reverse=True)
+        special = re.compile(f"({'|'.join(map(re.escape, specials))})" if specials else "(?!)")
+        used = {char for message in messages for char in message["role"] + message["content"]}
+        free = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
+        masks: dict[str, str] = defaultdict(lambda: next(free))
+
+        def hide(text: str) -> str:
+            return special.sub(lambda found: masks[found[0]], text)
+
+        text = self.render([{"role": hide(said["role"]), "content": hide(said["content"])} for said in messages])
+        if not masks:
             return Rendered(text, tokenizer.encode(text))
-        masks = _masks(spelled, messages)
-        masked = self.render([_replace_in(message, masks) for message in messages])
-        unmask = {mask: token for token, mask in masks.items()}
+        shown = {ord(mask): token for token, mask in masks.items()}
         ids: list[int] = []
-        for part in re.split("(" + "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) + ")", masked):
+        for part in special.split(text):
             if part in tokenizer.special_tokens:
                 ids.append(tokenizer.special_tokens[part])
             elif part:
-                ids += tokenizer.encode(_replace(part, unmask), allow_special=False)
-        return Rendered(_replace(masked, unmask), ids)
+                ids += tokenizer.encode(part.translate(shown), allow_special=False)
+        return Rendered(text.translate(shown), ids)
 
 
 class _RefusedByTemplate(Exception):
@@ -180,7 +166,7 @@ def _bounds(seconds: float, growth: int) -> Iterator[None]:
 
     def watch(_frame: FrameType, _event: str, _argument: object) -> Any:
         if time.monotonic() > end:
-            raise TimeoutError
+            raise TimeoutError(f"it runs for over {seconds:g} s")
         if _resident_bytes() > limit:
             raise MemoryError(f"it uses more than {growth} bytes")
         return watch
@@ -198,53 +184,29 @@ def _resident_bytes() -> int:
         return int(file.read(100).split()[1]) * PAGE_BYTES
 
 
-def _masks(tokens: Sequence[str], messages: Sequence[ChatMessage]) -> dict[str, str]:
-    """A private-use character for each token, none of which occurs in the messages."""
-    used = {char for message in messages for value in (message["role"], message["content"]) for char in str(value)}
-    free = (chr(code) for code in PRIVATE_USE if chr(code) not in used)
-    return {token: next(free) for token in sorted(tokens, key=len, reverse=True)}
+def template_source(files: SideFiles) -> tuple[str, str, dict[str, Any]] | None:
+    """Where a checkpoint's chat template stands, its source, and tokenizer_config.json, which names its tokens.
 
-
-def _replace_in(message: ChatMessage, table: dict[str, str]) -> ChatMessage:
-    return {"role": _replace(message["role"], table), "content": _replace(message["content"], table)}
-
-
-def _replace(text: str, table: dict[str, str]) -> str:
-    for old, new in table.items():
-        text = text.replace(old, new)
-    return text
-
-
-def template_source(files: SideFiles) -> tuple[str, str] | None:
-    """Where a checkpoint's chat template stands and its source: chat_template.jinja, else tokenizer_config.json."""
-    name = TOKENIZER_CONFIG
-    source = _named_template(files.read_json(name).get("chat_template")) if name in files else None
+    The source is chat_template.jinja, or else in tokenizer_config.json: of several, the one named default.
+    """
+    settings = files.read_json(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
+    name, source = TOKENIZER_CONFIG, settings.get("chat_template")
+    if isinstance(source, list):
+        source = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}.get("default")
     if TEMPLATE in files:
-        name = TEMPLATE
-        source = files.read(name, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
-    if source is None:
+        name, source = TEMPLATE, files.read(TEMPLATE, MAX_TEMPLATE_BYTES).decode("utf-8", "replace")
+    if not isinstance(source, str):
         return None
     if len(source) > MAX_TEMPLATE_BYTES:
         raise InvalidModel(files.where(name), f"the chat template is longer than {MAX_TEMPLATE_BYTES}")
-    return files.where(name), source
+    return files.where(name), source, settings
 
 
-def _named_template(value: Any) -> str | None:
-    """The default one, where a tokenizer_config.json lists several."""
-    if isinstance(value, list):
-        named = {item.get("name"): item.get("template") for item in value if isinstance(item, dict)}
-        value = named.get("default")
-    return value if isinstance(value, str) else None
-
-
-def _token_variables(config: dict[str, Any]) -> dict[str, str]:
+def _token_variables(settings: dict[str, Any]) -> dict[str, str]:
     """`bos_token`, `eos_token`, …: strings, or objects with their content."""
-    found = {}
-    for name, value in config.items():
-        token = value.get("content") if isinstance(value, dict) else value
-        if name.endswith("_token") and isinstance(token, str):
-            found[name] = token
-    return {"bos_token": "", "eos_token": "", **found}
+    tokens = {name: value for name, value in settings.items() if name.endswith("_token")}
+    spelled = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+    return {"bos_token": "", "eos_token": "", **{name: text for name, text in spelled.items() if isinstance(text, str)}}
 
 
 def _to_json(value: Any, indent: int | None = None, **_options: Any) -> str:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Self
+from typing import Annotated, NamedTuple
 
-from reference_engine.errors import FileNotFound, InvalidModel, MissingTensor, PermissionDenied, quote
-from reference_engine.files import SafeTensorsFile, SideFiles, TensorFile, read_json
+from msgspec import Meta, Struct
+
+from reference_engine.errors import InvalidModel, MissingTensor, quote
+from reference_engine.files import SafeTensorsFile, SideFiles, TensorFile, reading, typed
 from reference_engine.formats.opening import open_tensors
-
-if TYPE_CHECKING:
-    from reference_engine.header import TensorEntry
+from reference_engine.header import TensorEntry
 
 SINGLE_FILE = "model.safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class _Index(Struct):
+    weight_map: Annotated[dict[str, str], Meta(min_length=1)]
+
+
+class Located(NamedTuple):
     """A tensor's entry and the open file that holds its bytes."""
 
     file: TensorFile
     entry: TensorEntry
 
 
-class Checkpoint:
+class Checkpoint(AbstractContextManager["Checkpoint"]):
     """All tensors of a checkpoint by name, over its open files. Closes as a context manager.
 
     Args:
@@ -57,23 +59,24 @@ class Checkpoint:
             self.side_files = file.side_files
             self.tensors = {name: Located(file, entry) for name, entry in file.tensors.items()}
             return
-        weight_map = _weight_map(self.path)
-        shards = {
-            name: self._files.enter_context(SafeTensorsFile(self.directory / name))
-            for name in sorted(set(weight_map.values()))
-        }
+        weight_map = typed(str(self.path), self.side_files.read_json(self.path.name), _Index).weight_map
+        shards = {name: self._open_shard(name) for name in sorted(set(weight_map.values()))}
         for tensor, shard in weight_map.items():
             entry = shards[shard].tensors.get(tensor)
             if entry is None:
                 raise MissingTensor(str(self.directory / shard), tensor)
             self.tensors[tensor] = Located(shards[shard], entry)
 
+    def _open_shard(self, name: str) -> TensorFile:
+        """By its name alone it must stay inside: model caches keep shards as symbolic links to elsewhere."""
+        parts = PurePosixPath(name).parts
+        if not parts or "\0" in name or ".." in parts or name.startswith("/"):
+            raise InvalidModel(str(self.path), f"shard {quote(name)} is not a file name inside the directory")
+        return self._files.enter_context(SafeTensorsFile(self.directory / name))
+
     def close(self) -> None:
         """Close every file."""
         self._files.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -82,31 +85,8 @@ class Checkpoint:
 def weights_path(path: str | Path) -> Path:
     """The file that a checkpoint's path stands for: itself, or in a directory the single file, else the index."""
     path = Path(path)
-    try:
-        is_directory = path.is_dir()
-    except PermissionError:
-        raise PermissionDenied(str(path)) from None
-    except (OSError, ValueError):
-        raise FileNotFound(str(path)) from None
-    if not is_directory:
-        return path
-    single = path / SINGLE_FILE
-    index = path / f"model{INDEX_SUFFIX}"
+    with reading(str(path)):
+        if not path.is_dir():
+            return path
+    single, index = path / SINGLE_FILE, path / f"model{INDEX_SUFFIX}"
     return index if index.exists() and not single.exists() else single
-
-
-def _weight_map(path: Path) -> dict[str, str]:
-    weight_map: Any = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InvalidModel(str(path), "weight_map must name at least one tensor and its shard")
-    for tensor, shard in weight_map.items():
-        if not isinstance(shard, str) or not _stays_inside(shard):
-            cause = f"shard {quote(str(shard))} of tensor {quote(tensor)} is not a file name inside the directory"
-            raise InvalidModel(str(path), cause)
-    return weight_map
-
-
-def _stays_inside(name: str) -> bool:
-    """Judge by the name alone: model caches keep shards as symbolic links to elsewhere."""
-    parts = PurePosixPath(name).parts
-    return bool(parts) and "\0" not in name and ".." not in parts and not name.startswith("/")

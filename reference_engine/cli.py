@@ -1,4 +1,4 @@
-"""The `apr` command line: `run` answers once, `chat` holds a conversation.
+"""The `apr` command line: `run` answers once, `chat` holds a conversation, `convert` writes another format.
 
 Only answers go to stdout; everything else goes to stderr. torch is imported after the arguments are read.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from argparse import REMAINDER, ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
-
-import typer
+from typing import TYPE_CHECKING
 
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.config import read_config
@@ -20,76 +20,35 @@ from reference_engine.context import make_context_meanwhile
 from reference_engine.errors import EngineError, InvalidArgument
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from reference_engine.chat import ChatMessage
     from reference_engine.device import Device
-    from reference_engine.engine import Engine, InferenceResult
+    from reference_engine.engine import InferenceResult
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 CHAT_HELP = "/clear forgets the conversation, /system TEXT sets the instruction, /quit ends; so does Ctrl-D"
+ABOUT = "Run SafeTensors models on a GPU or the CPU. Answers go to stdout, everything else to stderr."
 EXIT_CODES = (
     "Exit codes: 0 answered; 2 usage; 3 file not found; 4 invalid file or argument; 6 unusable model; "
     "7 unreadable file; 8 inference failed; 14 no such device; 130 interrupted."
 )
 
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Run SafeTensors models on a GPU or the CPU. Answers go to stdout, everything else to stderr.",
-    epilog=EXIT_CODES,
-)
-
-Source = Annotated[
-    Path,
-    typer.Argument(
-        help="Checkpoint directory, a .safetensors file inside one, or a GGUF or APR file.", show_default=False
-    ),
-]
-Gpu = Annotated[
-    bool | None,
-    typer.Option(
-        "--gpu/--no-gpu", help="Insist on a GPU, or on the CPU. Default: a GPU if there is one.", show_default=False
-    ),
-]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", min=0, help="New tokens at most.")]
-Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy and repeatable; higher is more varied.")]
-TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens that reach this sum.")]
-Seed = Annotated[int, typer.Option(help="Of the sampling; without effect at temperature 0.")]
-System = Annotated[str | None, typer.Option(help="Instruction for the whole conversation.", show_default=False)]
-Raw = Annotated[bool, typer.Option("--raw", help="Feed the prompt as it is, without the chat template.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object an answer on stdout.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say on stderr what is loaded, where, and how fast.")]
-
-
-class Options(NamedTuple):
-    """What both commands take."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    raw: bool
-    json: bool
-    verbose: bool
-
 
 class Session:
     """A loaded engine with the options of one invocation."""
 
-    def __init__(self, source: Path, gpu: bool | None, options: Options) -> None:
-        self.source = source
+    def __init__(self, options: Namespace) -> None:
         self.options = options
-        with Checkpoint(source) as checkpoint:
+        with Checkpoint(options.source) as checkpoint:
             # What is wrong with the files is told at once, before seconds are spent on importing torch.
             read_config(checkpoint.side_files)
-        self.device = _open_device(gpu)
+        self.device = _open_device(options.gpu)
+        from reference_engine.engine import Engine
+
         if options.verbose:
-            _say(f"Loading SafeTensors model: {source}")
-        self.engine = _load(source, self.device)
-        if options.verbose or gpu is None:
+            _say(f"Loading SafeTensors model: {options.source}")
+        self.engine = Engine.load(options.source, self.device)
+        if options.verbose or options.gpu is None:
             _say(_backend(self.device))
         if options.verbose:
             config = self.engine.model.config
@@ -100,8 +59,7 @@ class Session:
         """Generate the answer to a conversation (with `raw`: to its last message alone), and print it."""
         from reference_engine.generate import GenerationRequest
 
-        options = self.options
-        engine = self.engine
+        options, engine = self.options, self.engine
         prompt = engine.raw_prompt(messages[-1]["content"]) if options.raw else engine.render(messages).ids
         request = GenerationRequest(prompt, options.max_tokens, options.temperature, options.top_p, options.seed)
         result = engine.infer(request, None if options.json else _write)
@@ -112,78 +70,35 @@ class Session:
         return result.text
 
 
-@app.command()
-def run(
-    source: Source,
-    prompt: Annotated[
-        str | None, typer.Argument(help="What to answer; without it, all of stdin.", show_default=False)
-    ] = None,
-    *,
-    gpu: Gpu = None,
-    max_tokens: MaxTokens = 32,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
-    system: System = None,
-    raw: Raw = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+def run(options: Namespace) -> None:
     """Answer one prompt.
 
     Example: apr run Qwen2.5-1.5B-Instruct "What is 2+2?" --gpu --max-tokens 16
     """
-    with _reported():
-        options = Options(max_tokens, temperature, top_p, seed, raw, as_json, verbose)
-        if prompt is None and sys.stdin.isatty():
-            raise InvalidArgument("prompt", "give one, or pipe it into stdin")
-        text = sys.stdin.read() if prompt is None else prompt
-        Session(source, gpu, options).answer([*_instruction(system), {"role": "user", "content": text}])
+    if options.prompt is None and sys.stdin.isatty():
+        raise InvalidArgument("prompt", "give one, or pipe it into stdin")
+    text = sys.stdin.read() if options.prompt is None else options.prompt
+    Session(options).answer([*_instruction(options.system), {"role": "user", "content": text}])
 
 
-@app.command()
-def convert(
-    source: Source,
-    target: Annotated[Path, typer.Argument(help="File to write; .apr or .gguf names the format.", show_default=False)],
-) -> None:
+def convert(options: Namespace) -> None:
     """Write a checkpoint as one APR or GGUF file, values unchanged.
 
     Example: apr convert Qwen2.5-1.5B-Instruct qwen.apr
     """
     from reference_engine.formats.converting import convert as write
 
-    with _reported():
-        write(source, target)
+    write(options.source, options.target)
 
 
-@app.command()
-def chat(
-    source: Source,
-    *,
-    gpu: Gpu = None,
-    max_tokens: MaxTokens = 512,
-    temperature: Temperature = 0.0,
-    top_p: TopP = 1.0,
-    seed: Seed = 0,
-    system: System = None,
-    raw: Raw = False,
-    as_json: Json = False,
-    verbose: Verbose = False,
-) -> None:
+def chat(options: Namespace) -> None:
     """Hold a conversation, one line of stdin a turn; works through a pipe as well as on a terminal.
 
+    A turn that fails is reported and forgotten, and decides the exit code.
     Example: echo "2+2=" | apr chat model.safetensors --gpu --max-tokens 5
-
     Commands: /clear forgets the conversation, /system TEXT sets the instruction, /help, /quit.
     """
-    with _reported():
-        options = Options(max_tokens, temperature, top_p, seed, raw, as_json, verbose)
-        _converse(Session(source, gpu, options), _instruction(system))
-
-
-def _converse(session: Session, messages: list[ChatMessage]) -> None:
-    """Turns until end of input; a turn that fails is reported and forgotten, and decides the exit code."""
-    failed = 0
+    session, messages, failed = Session(options), _instruction(options.system), 0
     for line in _lines():
         command, _, argument = line.partition(" ")
         if command in {"/quit", "/exit", "/q"}:
@@ -202,20 +117,56 @@ def _converse(session: Session, messages: list[ChatMessage]) -> None:
                 _say(f"error: {error}")
                 failed = error.exit_code
     if failed:
-        raise typer.Exit(failed)
+        sys.exit(failed)
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {"run": run, "chat": chat, "convert": convert}
+
+
+def parse(arguments: Sequence[str] | None = None) -> Namespace:
+    """A command and its options, those of this process if None; a wrong one ends the process with 2."""
+    apr = ArgumentParser("apr", description=ABOUT, epilog=EXIT_CODES)
+    apr.add_argument("command", choices=COMMANDS, help="Answer once, hold a conversation, or write another format.")
+    apr.add_argument("arguments", nargs=REMAINDER, help="Those of the command; `apr COMMAND --help` lists them.")
+    found = apr.parse_args(arguments)
+    about = COMMANDS[found.command].__doc__
+    command = ArgumentParser(f"apr {found.command}", description=about, epilog=EXIT_CODES, allow_abbrev=False)
+    _declare(command.add_argument, found.command)
+    # Intermixed: a prompt may stand behind options.
+    options = command.parse_intermixed_args(found.arguments, Namespace(command=found.command))
+    if found.command != "convert" and not (min(options.max_tokens, options.temperature) >= 0 <= options.top_p <= 1):
+        command.error("--max-tokens and --temperature are not below 0, and --top-p lies from 0 to 1")
+    return options
+
+
+def _declare(add: Callable[..., object], command: str) -> None:
+    """The arguments of a command."""
+    add("source", type=Path, help="Checkpoint directory, a .safetensors file inside one, or a GGUF or APR file.")
+    if command == "convert":
+        add("target", type=Path, help="File to write; .apr or .gguf names the format.")
+        return
+    if command == "run":
+        add("prompt", nargs="?", help="What to answer; without it, all of stdin.")
+    add("--gpu", action=BooleanOptionalAction, help="Insist on a GPU, or on the CPU. Default: a GPU if there is one.")
+    most = 32 if command == "run" else 512
+    add("--max-tokens", "-n", type=int, default=most, help="New tokens at most: %(default)s.")
+    add("--temperature", type=float, default=0.0, help="0 is greedy and repeatable; higher is more varied.")
+    add("--top-p", type=float, default=1.0, help="Sample from the likeliest tokens that reach this sum.")
+    add("--seed", type=int, default=0, help="Of the sampling; without effect at temperature 0.")
+    add("--system", help="Instruction for the whole conversation.")
+    add("--raw", action="store_true", help="Feed the prompt as it is, without the chat template.")
+    add("--json", action="store_true", help="One JSON object an answer on stdout.")
+    add("--verbose", "-v", action="store_true", help="Say on stderr what is loaded, where, and how fast.")
 
 
 def _lines() -> Iterator[str]:
     """Lines of stdin that hold something, after a prompt if somebody is typing."""
-    typed = sys.stdin.isatty()
-    while True:
-        if typed:
-            _say("You: ", end="")
-        line = sys.stdin.readline()
-        if not line:
-            return
+    prompt = "You: " if sys.stdin.isatty() else ""
+    _say(prompt, end="")
+    while line := sys.stdin.readline():
         if line.strip():
             yield line.strip()
+        _say(prompt, end="")
 
 
 def _instruction(system: str | None) -> list[ChatMessage]:
@@ -234,12 +185,6 @@ def _open_device(gpu: bool | None) -> Device:
     return Device(0, CUDA if gpu else CPU)
 
 
-def _load(source: Path, device: Device) -> Engine:
-    from reference_engine.engine import Engine
-
-    return Engine.load(source, device)
-
-
 def _backend(device: Device) -> str:
     if not device.is_cuda:
         import torch
@@ -252,7 +197,7 @@ def _as_json(session: Session, result: InferenceResult) -> str:
     """The answer as one line of JSON."""
     device = session.device
     fields = {
-        "model": str(session.source),
+        "model": str(session.options.source),
         "text": result.text,
         "tokens": result.ids,
         "tokens_generated": len(result.ids),
@@ -285,14 +230,14 @@ def _reported() -> Iterator[None]:
         yield
     except EngineError as error:
         _say(f"error: {error}")
-        raise typer.Exit(error.exit_code) from None
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _say("\nInterrupted.")
-        raise typer.Exit(INTERRUPTED) from None
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Nobody reads any more; the interpreter's own flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(BROKEN_PIPE) from None
+        sys.exit(BROKEN_PIPE)
 
 
 def main() -> None:
@@ -300,7 +245,9 @@ def main() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # Text is UTF-8 whatever the locale; what is not, is replaced and not fatal.
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    app()
+    options = parse()
+    with _reported():
+        COMMANDS[options.command](options)
 
 
 if __name__ == "__main__":

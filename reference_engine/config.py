@@ -6,30 +6,28 @@ malformed is an error, never a default. What would change the result and is not 
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
+
+from msgspec import Meta, Struct, field, structs
 
 from reference_engine.errors import InvalidModel, quote
-from reference_engine.files import CONFIG, GENERATION
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from reference_engine.files import SideFiles
+from reference_engine.files import CONFIG, GENERATION, SideFiles, typed
 
 QWEN2 = "Qwen2ForCausalLM"
 QWEN3 = "Qwen3ForCausalLM"
 LLAMA = "LlamaForCausalLM"
 MISTRAL = "MistralForCausalLM"
-DEFAULT_ROPE_THETA = 10_000.0
-DEFAULT_RMS_NORM_EPS = 1e-6
-DEFAULT_WINDOW = 4096
-DEFAULT_FULL_LAYERS = 28
+# Far beyond any model; lists of layers are made before a tensor is looked for, and must stay small.
 MOST_LAYERS = 10_000
-"""Far beyond any model; lists of layers are made before a tensor is looked for, and must stay small."""
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 FULL, SLIDING = "full_attention", "sliding_attention"
+Count = Annotated[int, Meta(ge=1, lt=2**31)]
+Positive = Annotated[float, Meta(gt=0)]
+TokenId = Annotated[int, Meta(ge=0)]
+TokenIds = TokenId | list[TokenId] | None
+Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -38,55 +36,70 @@ class Family:
 
     Attributes:
         model_type: The family's name in config.json.
+        defaults: Fields of config.json where they are not named.
         qkv_bias: Products of q, k and v have biases, whatever the configuration says.
-        flags: Switches of the configuration that this family has: `attention_bias`, `mlp_bias`.
+        flags: Switches of the configuration that this family has.
         qk_norm: Queries and keys are normalised head by head, before they are rotated.
-        windows: Where a sliding window is configured: `never`, in `every` layer, or `late` ones if switched on.
-        num_kv_heads: Where none are named; None is one for each query head.
-        head_dim: Where none is named; None divides the hidden size by the heads.
-        bos, eos: Token ids where none are named.
     """
 
     model_type: str
-    qkv_bias: bool = False
+    defaults: dict[str, Any]
     flags: tuple[str, ...] = ()
+    qkv_bias: bool = False
     qk_norm: bool = False
-    windows: str = "never"
-    num_kv_heads: int | None = None
-    head_dim: int | None = None
-    bos: int | None = None
-    eos: int | None = None
 
 
+_QWEN = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+_MISTRAL = {**_ENDS, "num_key_value_heads": 8, "sliding_window": 4096}
 FAMILIES = {
-    QWEN2: Family("qwen2", qkv_bias=True, windows="late", num_kv_heads=32),
-    QWEN3: Family("qwen3", flags=("attention_bias",), qk_norm=True, windows="late", num_kv_heads=32, head_dim=128),
-    LLAMA: Family("llama", flags=("attention_bias", "mlp_bias"), bos=1, eos=2),
-    MISTRAL: Family("mistral", windows="every", num_kv_heads=8, bos=1, eos=2),
+    QWEN2: Family("qwen2", _QWEN, ("use_sliding_window",), qkv_bias=True),
+    QWEN3: Family("qwen3", {**_QWEN, "head_dim": 128}, ("use_sliding_window", "attention_bias"), qk_norm=True),
+    LLAMA: Family("llama", _ENDS, ("attention_bias", "mlp_bias")),
+    MISTRAL: Family("mistral", _MISTRAL),
 }
+# Null is another answer than silence: none, where an absent field stands for the family's default.
+NULLABLE = {"num_key_value_heads", "sliding_window", "bos_token_id", "eos_token_id"}
 # Signs of what this engine does not compute, whatever class name stands beside them.
 REFUSED = {
-    "compression_config": "quantized weights",
-    "num_experts": "a mixture of experts",
-    "num_local_experts": "a mixture of experts",
-    "text_config": "a multimodal wrapper",
-    "vision_config": "a multimodal wrapper",
-    "audio_config": "a multimodal wrapper",
+    "quantized weights": ("compression_config",),
+    "a mixture of experts": ("num_experts", "num_local_experts"),
+    "a multimodal wrapper": ("text_config", "vision_config", "audio_config"),
 }
 
 
-@dataclass(frozen=True)
-class RopeScaling:
-    """Frequency scaling of Llama 3.1 (`rope_type` "llama3"): long wavelengths are stretched by `factor`."""
+class Rope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="rope_type", tag="default"):
+    """Rotary embedding, the same for all layers; the old name of `rope_type` is `type`."""
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_positions: int
+    type: str = ""
+    rope_theta: Positive | None = None
+    partial_rotary_factor: float = 1.0
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class RopeScaling(Rope, frozen=True, kw_only=True, tag="llama3"):
+    """Frequency scaling of Llama 3.1: long wavelengths are stretched by `factor`."""
+
+    factor: Positive
+    low_freq_factor: Positive
+    high_freq_factor: Positive
+    original_positions: Count = field(name="original_max_position_embeddings", default=0)
+
+
+class _Sizes(Struct, frozen=True, kw_only=True):
+    """Fields of config.json that are taken as they are."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_layers: Annotated[int, Meta(ge=1, le=MOST_LAYERS)] = field(name="num_hidden_layers")
+    num_heads: Count = field(name="num_attention_heads")
+    vocab_size: Count
+    max_positions: Count = field(name="max_position_embeddings")
+    rms_norm_eps: Positive = 1e-6
+    tie_word_embeddings: bool = False
+    mlp_bias: bool = False
+
+
+class ModelConfig(_Sizes, frozen=True, kw_only=True):
     """The fields that decide what is computed.
 
     Attributes:
@@ -98,24 +111,15 @@ class ModelConfig:
     """
 
     architecture: str
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
     num_kv_heads: int
     head_dim: int
-    vocab_size: int
-    max_positions: int
     rope_theta: float
     rope_scaling: RopeScaling | None
-    rms_norm_eps: float
-    tie_word_embeddings: bool
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     dtype: str
     qkv_bias: bool
     out_bias: bool
-    mlp_bias: bool
     qk_norm: bool
     windows: tuple[int | None, ...]
 
@@ -128,6 +132,41 @@ class ModelConfig:
         return not (self.out_bias or self.mlp_bias or self.qk_norm or any(self.windows))
 
 
+class _Ends(Struct, frozen=True):
+    """generation_config.json."""
+
+    bos_token_id: TokenIds = None
+    eos_token_id: TokenIds = None
+
+
+class _Said(_Sizes, frozen=True, kw_only=True):
+    """config.json, with the family's defaults."""
+
+    model_type: str
+    bos_token_id: TokenIds = None
+    eos_token_id: TokenIds = None
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
+    original_max_position_embeddings: Count | None = None
+    rope_theta: Positive = 10_000.0
+    rope_scaling: Rope | RopeScaling | None = None
+    rope_parameters: Rope | RopeScaling | None = None
+    partial_rotary_factor: float = 1.0
+    dtype: Dtype | None = None
+    torch_dtype: Dtype | None = None
+    hidden_act: Literal["silu"] = "silu"
+    attention_bias: bool = False
+    use_sliding_window: bool = False
+    sliding_window: Count | None = None
+    max_window_layers: Annotated[int, Meta(ge=0)] = 0
+    layer_types: list[Literal["full_attention", "sliding_attention"]] | None = None
+    quantization_config: dict[str, Any] | None = None
+
+
+class _Named(Struct):
+    architectures: Annotated[list[str], Meta(min_length=1)]
+
+
 def read_config(files: SideFiles) -> ModelConfig:
     """Read config.json and, where present, generation_config.json of a checkpoint.
 
@@ -135,204 +174,103 @@ def read_config(files: SideFiles) -> ModelConfig:
         FileNotFound: There is no config.json.
         InvalidModel: A field is malformed, or asks for something this engine does not compute.
     """
-    fields = _Fields(files.where(CONFIG), files.read_json(CONFIG))
-    generation = _Fields(files.where(GENERATION), files.read_json(GENERATION) if GENERATION in files else {})
-    architecture = _architecture(fields)
+    path, raw = files.where(CONFIG), files.read_json(CONFIG)
+    architecture = typed(path, raw, _Named).architectures[0]
+    if architecture not in FAMILIES:
+        _fail(path, "architectures", f"{quote(architecture)} is not supported; this engine runs {', '.join(FAMILIES)}")
     family = FAMILIES[architecture]
-    _refuse_unsupported(fields, family)
-    heads, kv_heads, head_dim = _heads(fields, family)
-    theta, scaling = _rope(fields)
-    bos = _token_ids("bos_token_id", (fields, generation), family.bos)
-    attention_bias = fields.flag("attention_bias", default=False)
+    more = _without_nulls(files.read_json(GENERATION) if GENERATION in files else {})
+    generation = typed(files.where(GENERATION), more, _Ends)
+    ends = {name: more[name] for name in _Ends.__struct_fields__ if name in more}
+    told = {"model_type": family.model_type, **family.defaults, **ends, **_in_one_spelling(raw)}
+    for what, names in REFUSED.items():
+        for name in told.keys() & names:
+            _fail(path, name, f"it speaks of {what}, which this engine does not run")
+    said = typed(path, told, _Said)
+    _refuse_unsupported(path, said, family)
+    theta, scaling = _rope(path, said)
     return ModelConfig(
+        **{name: getattr(said, name) for name in _Sizes.__struct_fields__},
         architecture=architecture,
-        hidden_size=fields.count("hidden_size"),
-        intermediate_size=fields.count("intermediate_size"),
-        num_layers=fields.count("num_hidden_layers", most=MOST_LAYERS),
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=head_dim,
-        vocab_size=fields.count("vocab_size"),
-        max_positions=fields.count("max_position_embeddings"),
+        num_kv_heads=said.num_key_value_heads or said.num_heads,
+        head_dim=said.head_dim or max(1, said.hidden_size // said.num_heads),
         rope_theta=theta,
         rope_scaling=scaling,
-        rms_norm_eps=fields.number("rms_norm_eps", DEFAULT_RMS_NORM_EPS),
-        tie_word_embeddings=fields.flag("tie_word_embeddings", default=False),
-        eos_token_ids=_token_ids("eos_token_id", (fields, generation), family.eos),
-        bos_token_id=bos[0] if bos else None,
-        dtype=_dtype(fields),
-        qkv_bias=family.qkv_bias or attention_bias,
-        out_bias=attention_bias,
-        mlp_bias=fields.flag("mlp_bias", default=False),
+        eos_token_ids=_union(said.eos_token_id, generation.eos_token_id),
+        bos_token_id=next(iter(_union(said.bos_token_id, generation.bos_token_id)), None),
+        dtype=DTYPES.get(said.dtype or said.torch_dtype or "", ""),
+        qkv_bias=family.qkv_bias or said.attention_bias,
+        out_bias=said.attention_bias,
         qk_norm=family.qk_norm,
-        windows=_windows(fields, family),
+        windows=_windows(path, said),
     )
 
 
-def _architecture(fields: _Fields) -> str:
-    names = fields.get("architectures")
-    if not isinstance(names, list) or not names or not isinstance(names[0], str):
-        fields.fail("architectures", "it must be a list with the model's class name")
-    if names[0] not in FAMILIES:
-        fields.fail("architectures", f"{quote(names[0])} is not supported; this engine runs {', '.join(FAMILIES)}")
-    kind = fields.get("model_type", FAMILIES[names[0]].model_type)
-    if kind != FAMILIES[names[0]].model_type:
-        fields.fail("model_type", f"{quote(str(kind))} is not that of {names[0]}")
-    return str(names[0])
+def _without_nulls(raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in raw.items() if value is not None}
 
 
-def _heads(fields: _Fields, family: Family) -> tuple[int, int, int]:
-    """Query heads, key-value heads, and the size of each."""
-    hidden, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
-    # Null is one for each query head; what an absent number stands for, each family has its own.
-    kv_default = heads if fields.is_null("num_key_value_heads") else family.num_kv_heads or heads
-    kv_heads = fields.count("num_key_value_heads", kv_default)
-    head_dim = fields.count("head_dim", family.head_dim or max(1, hidden // heads))
+def _in_one_spelling(raw: dict[str, Any]) -> dict[str, Any]:
+    """What is said, without nulls that say nothing; rotary embedding names its kind as `rope_type`."""
+    told = {name: value for name, value in raw.items() if value is not None or name in NULLABLE}
+    for name in ("rope_scaling", "rope_parameters"):
+        if isinstance(rope := told.get(name), dict):
+            rope = _without_nulls(rope)
+            told[name] = {"rope_type": rope.get("type", "default"), **rope} if rope else None
+    return told
+
+
+def _refuse_unsupported(path: str, said: _Said, family: Family) -> None:
+    """Settings that would change the result, were they ignored; sizes that do not go together."""
+    if said.model_type != family.model_type:
+        _fail(path, "model_type", f"{quote(said.model_type)} is not {family.model_type}, as the architecture is")
+    for name in ("attention_bias", "mlp_bias", "use_sliding_window"):
+        if getattr(said, name) and name not in family.flags:
+            _fail(path, name, f"true is not supported for {family.model_type}")
+    if said.quantization_config is not None:
+        method = said.quantization_config.get("quant_method", "unnamed")
+        _fail(path, "quantization_config", f"quantized weights ({quote(str(method))}) are not supported")
+    heads, kv_heads = said.num_heads, said.num_key_value_heads or said.num_heads
     if heads % kv_heads:
-        fields.fail("num_key_value_heads", f"{kv_heads} does not divide num_attention_heads {heads}")
-    if head_dim % 2:
-        fields.fail("head_dim", f"{head_dim} is odd, rotary embedding needs pairs")
-    if "head_dim" not in fields and family.head_dim is None and hidden % heads:
-        fields.fail("hidden_size", f"{hidden} is not a multiple of num_attention_heads {heads}")
-    return heads, kv_heads, head_dim
+        _fail(path, "num_key_value_heads", f"{kv_heads} does not divide num_attention_heads {heads}")
+    if said.head_dim is None and said.hidden_size % heads:
+        _fail(path, "hidden_size", f"{said.hidden_size} is not a multiple of num_attention_heads {heads}")
+    if (said.head_dim or said.hidden_size // heads) % 2:
+        _fail(path, "head_dim", "it is odd, rotary embedding needs pairs")
 
 
-def _windows(fields: _Fields, family: Family) -> tuple[int | None, ...]:
-    """The sliding window of each layer."""
-    layers = fields.count("num_hidden_layers", most=MOST_LAYERS)
-    window: int | None = None
-    if family.windows == "every" and not fields.is_null("sliding_window"):
-        window = fields.count("sliding_window", DEFAULT_WINDOW)
-    if fields.flag("use_sliding_window", default=False) and not fields.is_null("sliding_window"):
-        window = fields.count("sliding_window", DEFAULT_WINDOW)
-    first = 0
-    if family.windows == "late" and window is not None and "layer_types" not in fields:
-        first = fields.count("max_window_layers", DEFAULT_FULL_LAYERS, least=0)
-    kinds = fields.get("layer_types", [FULL if window is None or layer < first else SLIDING for layer in range(layers)])
-    if not isinstance(kinds, list) or len(kinds) != layers or any(kind not in (FULL, SLIDING) for kind in kinds):
-        fields.fail("layer_types", f"it must name {FULL} or {SLIDING} for each of {layers} layers")
-    if SLIDING in kinds and window is None:
-        fields.fail("layer_types", f"{SLIDING} without a window")
-    if family.windows == "every" and window is not None and FULL in kinds:
-        fields.fail("layer_types", f"{FULL} in some layers is not supported for {family.model_type}")
+def _windows(path: str, said: _Said) -> tuple[int | None, ...]:
+    """The sliding window of each layer: Mistral has it in all, Qwen in the late ones, if switched on."""
+    layers, everywhere = said.num_layers, said.model_type == FAMILIES[MISTRAL].model_type
+    window = said.sliding_window if everywhere or said.use_sliding_window else None
+    first = said.max_window_layers if window else layers
+    by_place = [FULL if layer < first else SLIDING for layer in range(layers)]
+    kinds: Sequence[str] = by_place if said.layer_types is None else said.layer_types
+    if len(kinds) != layers or (SLIDING in kinds and window is None):
+        _fail(path, "layer_types", f"it must name {FULL}, or {SLIDING} and a window, for each of {layers} layers")
+    if everywhere and window is not None and FULL in kinds:
+        _fail(path, "layer_types", f"{FULL} in some layers is not supported for {said.model_type}")
     return tuple(window if kind == SLIDING else None for kind in kinds)
 
 
-def _refuse_unsupported(fields: _Fields, family: Family) -> None:
-    """Settings that would change the result, were they ignored."""
-    if fields.get("hidden_act", "silu") != "silu":
-        fields.fail("hidden_act", "only silu is supported")
-    unheard = {"attention_bias", "mlp_bias"} - set(family.flags)
-    if family.windows != "late":
-        unheard.add("use_sliding_window")
-    for name in sorted(unheard):
-        if fields.flag(name, default=False):
-            fields.fail(name, f"true is not supported for {family.model_type}")
-    if "quantization_config" in fields:
-        method = fields.section("quantization_config").get("quant_method", "unnamed")
-        fields.fail("quantization_config", f"quantized weights ({quote(str(method))}) are not supported")
-    for name, what in REFUSED.items():
-        if name in fields:
-            fields.fail(name, f"it speaks of {what}, which this engine does not run")
+def _union(*said: int | list[int] | None) -> tuple[int, ...]:
+    """The ids that any of them names."""
+    lists = [[ids] if isinstance(ids, int) else ids or [] for ids in said]
+    return tuple(dict.fromkeys(token for ids in lists for token in ids))
 
 
-def _token_ids(name: str, files: tuple[_Fields, _Fields], default: int | None) -> tuple[int, ...]:
-    """The ids that either file names; the family's own where config.json does not even say that there is none."""
-    config, generation = files
-    own = [] if default is None or name in config or config.is_null(name) or name in generation else [default]
-    return tuple(dict.fromkeys((*config.token_ids(name), *generation.token_ids(name), *own)))
-
-
-def _rope(fields: _Fields) -> tuple[float, RopeScaling | None]:
+def _rope(path: str, said: _Said) -> tuple[float, RopeScaling | None]:
     """Theta and scaling: from `rope_scaling` (old), which wins, or `rope_parameters` (new), and `rope_theta`."""
-    rope = fields.section("rope_scaling")
-    if not rope.raw:
-        rope = fields.section("rope_parameters")
-    theta = rope.number("rope_theta", fields.number("rope_theta", DEFAULT_ROPE_THETA))
-    for section in (fields, rope):
-        if section.number("partial_rotary_factor", 1.0) != 1.0:
-            section.fail("partial_rotary_factor", "only 1.0 is supported")
-    nested = [name for name, value in rope.raw.items() if isinstance(value, dict)]
-    if nested:
-        rope.fail(nested[0], "rotary embedding that differs between layers is not supported")
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
+    rope = said.rope_scaling or said.rope_parameters or Rope()
+    if {said.partial_rotary_factor, rope.partial_rotary_factor} != {1.0}:
+        _fail(path, "partial_rotary_factor", "only 1.0 is supported, beside rope_parameters or in them")
+    theta = rope.rope_theta or said.rope_theta
+    if not isinstance(rope, RopeScaling):
         return theta, None
-    if kind != "llama3":
-        rope.fail("rope_type", f"{quote(str(kind))} is not supported; this engine has default and llama3")
-    positions = rope.count("original_max_position_embeddings", fields.count("max_position_embeddings"))
-    return theta, RopeScaling(
-        factor=rope.number("factor"),
-        low_freq_factor=rope.number("low_freq_factor"),
-        high_freq_factor=rope.number("high_freq_factor"),
-        # Where both places name it, transformers takes the one beside `rope_scaling`, not the one in it.
-        original_positions=fields.count("original_max_position_embeddings", positions),
-    )
+    # Where both places name it, transformers takes the one beside `rope_scaling`, not the one in it.
+    positions = said.original_max_position_embeddings or rope.original_positions or said.max_positions
+    return theta, structs.replace(rope, original_positions=positions)
 
 
-def _dtype(fields: _Fields) -> str:
-    name = fields.get("dtype", fields.get("torch_dtype"))
-    if name is None:
-        return ""
-    if not isinstance(name, str) or name not in DTYPES:
-        fields.fail("dtype", f"{quote(str(name))} is not one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
-class _Fields:
-    """Typed access to a JSON object; null counts as absent, but for the few fields where `is_null` tells."""
-
-    def __init__(self, path: str, raw: Mapping[str, Any], prefix: str = "") -> None:
-        self.path = path
-        self.prefix = prefix
-        self.raw = {key: value for key, value in raw.items() if value is not None}
-        self._nulls = raw.keys() - self.raw.keys()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.raw
-
-    def is_null(self, name: str) -> bool:
-        return name in self._nulls
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.raw.get(name, default)
-
-    def count(self, name: str, default: int | None = None, least: int = 1, most: int = 2**31 - 1) -> int:
-        value = self._required(name, default)
-        if type(value) is not int or not least <= value <= most:
-            self.fail(name, f"{quote(str(value))} is not an integer of at least {least} and at most {most}")
-        return value
-
-    def number(self, name: str, default: float | None = None) -> float:
-        value = self._required(name, default)
-        if type(value) not in {int, float} or not 0 < value < math.inf:
-            self.fail(name, f"{quote(str(value))} is not a positive number")
-        return float(value)
-
-    def flag(self, name: str, *, default: bool) -> bool:
-        value = self.get(name, default)
-        if type(value) is not bool:
-            self.fail(name, f"{quote(str(value))} is neither true nor false")
-        return value
-
-    def token_ids(self, name: str) -> list[int]:
-        value = self.get(name, [])
-        ids = value if isinstance(value, list) else [value]
-        if any(type(token) is not int or token < 0 for token in ids):
-            self.fail(name, f"{quote(str(value))} is neither a token id nor a list of them")
-        return ids
-
-    def section(self, name: str) -> _Fields:
-        value = self.get(name, {})
-        if not isinstance(value, dict):
-            self.fail(name, "it must be an object")
-        return _Fields(self.path, value, f"{self.prefix}{name}.")
-
-    def _required(self, name: str, default: Any) -> Any:
-        value = self.get(name, default)
-        if value is None:
-            self.fail(name, "it is missing")
-        return value
-
-    def fail(self, name: str, cause: str) -> NoReturn:
-        raise InvalidModel(self.path, f"{self.prefix}{name}: {cause}")
+def _fail(path: str, name: str, cause: str) -> NoReturn:
+    raise InvalidModel(path, f"{name}: {cause}")

@@ -7,8 +7,10 @@ positions not yet written. Run eagerly or replayed, a step is the same kernels o
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -16,8 +18,6 @@ from reference_engine.errors import InvalidArgument
 from reference_engine.graph import StepGraphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from reference_engine.kernels.choosing import Choice
     from reference_engine.model import KvCache, SafeTensorsCudaModel
 
@@ -30,25 +30,15 @@ RECORDED_PROMPT = {4: 128, 2: 1024}
 PROMPT_STEP = 8
 
 
-class Step(Protocol):
-    """One step of a model: where an implementation with kernels of its own plugs in."""
-
-    def __call__(self, model: SafeTensorsCudaModel, state: DecodeState, length: int) -> torch.Tensor:
-        """Push `state.token` at `state.position`, attending to the first `length` positions; logits F32 [vocab].
-
-        It may be captured: it must not synchronise, and must find everything that changes from step to step in
-        tensors of `state`.
-        """
-
-
-class Advance(Protocol):
-    """The choice of the next id after a step: what belongs to a step with kernels of its own."""
-
-    def __call__(self, state: DecodeState, logits: torch.Tensor, /) -> None:
-        """Put the best id of `logits` below `state.id_limit`, the lowest among equals, into `state.token`.
-
-        It and its logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
-        """
+# One step of a model, where an implementation with kernels of its own plugs in: of the model, `state` and `length`.
+# It pushes `state.token` at `state.position`, attending to the first `length` positions, and gives logits F32 [vocab].
+# It may be captured: it must not synchronise, and must find everything that changes from step to step in tensors of
+# `state`.
+Step: TypeAlias = "Callable[[SafeTensorsCudaModel, DecodeState, int], torch.Tensor]"
+# The choice of the next id after a step, by `state` and logits: what belongs to a step with kernels of its own.
+# It puts the best id of the logits below `state.id_limit`, the lowest among equals, into `state.token`. That id and its
+# logit go into `state.ids` and `state.peaks` at `state.position`, which moves on by one.
+Advance: TypeAlias = "Callable[[DecodeState, torch.Tensor], None]"
 
 
 class DecodeState:
@@ -91,45 +81,33 @@ class DecodeState:
         """Let go of memory and graphs, whoever else still refers to this object (a traceback does)."""
         vars(self).clear()
 
-    def fits(self, capacity: int, id_limit: int | None) -> bool:
-        """Whether a request of so many positions can use this memory and its graphs."""
-        return self.cache.capacity >= capacity and self.id_limit == id_limit
 
-
+@dataclass(eq=False, kw_only=True)
 class Decoder:
     """Starts requests, and keeps the memory and graphs of the last one for the next. One decoder serves one model.
 
     Attributes:
-        declined: Why the fused kernels do not run this model; empty if they do, or were not asked.
-
-    Args:
         graphs: Capture each step as a CUDA graph and replay it; otherwise run it eagerly.
         read_every: Steps between two looks at the chosen ids; up to `read_every - 1` steps after a stop id are
             computed in vain.
-        step: The step; plain torch if None.
-        advance: The choice after it; plain torch if None.
+        step: The step; by default plain torch.
+        advance: The choice after it; by default plain torch.
         first_bucket: Shortest attention length; each next one is twice as long, up to the cache's capacity.
+        declined: Why the fused kernels do not run this model; empty if they do, or were not asked.
     """
 
-    def __init__(
-        self,
-        *,
-        graphs: bool = False,
-        read_every: int = READ_EVERY,
-        step: Step | None = None,
-        advance: Advance | None = None,
-        first_bucket: int = FIRST_BUCKET,
-    ) -> None:
-        if read_every < 1 or first_bucket < 1:
-            raise InvalidArgument("decoder", f"read_every {read_every} and first_bucket {first_bucket} start at 1")
-        self.graphs = graphs
-        self.read_every = read_every
-        self.step = step or torch_step
-        self.advance = advance or torch_advance
-        self.first_bucket = first_bucket
-        self.declined = ""
-        self._idle: DecodeState | None = None
-        self._lent: list[DecodeState] = []
+    graphs: bool = False
+    read_every: int = READ_EVERY
+    step: Step = field(default_factory=lambda: torch_step)
+    advance: Advance = field(default_factory=lambda: torch_advance)
+    first_bucket: int = FIRST_BUCKET
+    declined: str = field(default="", init=False)
+    _idle: DecodeState | None = field(default=None, init=False)
+    _lent: list[DecodeState] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if min(self.read_every, self.first_bucket) < 1:
+            raise InvalidArgument("decoder", "read_every and first_bucket start at 1")
 
     @contextmanager
     def begin(
@@ -148,16 +126,15 @@ class Decoder:
         try:
             yield Decoding(self, model, state, prompt_ids)
         except GeneratorExit:
-            self._keep(state)
             raise
         except BaseException:
             # Not kept: what failed may be the memory.
             state.drop()
             raise
-        else:
-            self._keep(state)
         finally:
             self._lent.remove(state)
+            if not state.dropped:
+                self._idle = state
 
     def use(self, choice: Choice) -> None:
         """Decode by the fused step, or by torch where there is none."""
@@ -180,7 +157,7 @@ class Decoder:
 
     def _take(self, model: SafeTensorsCudaModel, capacity: int, id_limit: int | None) -> DecodeState:
         state, self._idle = self._idle, None
-        if state is not None and state.fits(capacity, id_limit):
+        if state is not None and state.cache.capacity >= capacity and state.id_limit == id_limit:
             return state
         if state is not None:
             # Given back before the larger one is asked for, so that the two never exist together.
@@ -192,13 +169,12 @@ class Decoder:
         graphs = StepGraphs(model.device) if self.graphs else None
         return DecodeState(model, min(-(-capacity // step) * step, most), id_limit, graphs)
 
-    def _keep(self, state: DecodeState) -> None:
-        if not state.dropped:
-            self._idle = state
-
 
 class Decoding:
-    """One request on its way. `logits` are those after the prompt's last position, F32 [vocab]."""
+    """One request on its way. `logits` are those after the prompt's last position, F32 [vocab].
+
+    Ids from `id_limit` on must not be chosen; `position` is the next one.
+    """
 
     @torch.inference_mode()
     def __init__(
@@ -212,7 +188,7 @@ class Decoding:
             state.cache.pairs.zero_()
             self.logits = self._prefill(prompt_ids)
             state.position.fill_(len(prompt_ids))
-        self.position = len(prompt_ids)
+        self.position, self.id_limit = len(prompt_ids), state.id_limit
 
     @torch.inference_mode()
     def feed(self, token: int) -> None:
@@ -221,8 +197,7 @@ class Decoding:
         Raises:
             ClosedHandle: The model was unloaded.
         """
-        self._require_loaded()
-        with self._model.device.guard():
+        with self._loaded():
             self._state.token.fill_(token)
 
     @torch.inference_mode()
@@ -233,10 +208,9 @@ class Decoding:
             ClosedHandle: The model was unloaded.
             OutOfDeviceMemory, DeviceFailed: By cause.
         """
-        self._require_loaded()
-        model, state = self._model, self._state
-        length = self._decoder.bucket(self.position + 1, state.cache.capacity)
-        with model.device.guard():
+        with self._loaded():
+            state = self._state
+            length = self._decoder.bucket(self.position + 1, state.cache.capacity)
             if state.graphs is None:
                 logits = self._step_and_choose(length)
             else:
@@ -247,14 +221,11 @@ class Decoding:
     @torch.inference_mode()
     def greedy(self, steps: int) -> list[tuple[int, float]]:
         """Run steps, each pushing the best id of the one before: the best ids and their logits, read at the end."""
-        begin = self.position
+        state, new = self._state, slice(self.position, self.position + steps)
         for _ in range(steps):
             self.step()
-        state = self._state
         with self._model.device.guard():
-            found = torch.stack(
-                (state.ids[begin : begin + steps].double(), state.peaks[begin : begin + steps].double())
-            )
+            found = torch.stack((state.ids[new].double(), state.peaks[new].double()))
             return [(int(token), peak) for token, peak in zip(*found.tolist(), strict=True)]
 
     def _prefill(self, ids: Sequence[int]) -> torch.Tensor:
@@ -273,9 +244,10 @@ class Decoding:
 
         return padded() if state.graphs is None else state.graphs.run(("prompt", length), padded).clone()
 
-    def _require_loaded(self) -> None:
-        """Ask for the weights, because a replay would not notice that they are gone."""
+    def _loaded(self) -> AbstractContextManager[None]:
+        """The device's guard, once the weights were asked for: a replay would not notice that they are gone."""
         _ = self._model.weights
+        return self._model.device.guard()
 
     def _step_and_choose(self, length: int) -> torch.Tensor:
         # Triton launches on the current device, whatever device its arguments lie on.

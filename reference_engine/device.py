@@ -5,30 +5,23 @@
 
 from __future__ import annotations
 
+import math
 import re
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import torch
 
-from reference_engine.errors import (
-    ClosedHandle,
-    DeviceFailed,
-    DeviceNotFound,
-    InvalidArgument,
-    OutOfDeviceMemory,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from reference_engine.errors import ClosedHandle, DeviceFailed, DeviceNotFound, InvalidArgument, OutOfDeviceMemory
 
 CPU = "cpu"
 CUDA = "cuda"
 MAX_SPIN_MS = 60_000
 SPIN_MARGIN = 1.05
-_TRIED = re.compile(r"[Tt]ried to allocate (?:([\d.]+) ([KMGT]i)B|(\d+) bytes)|you tried to allocate (\d+) bytes")
-_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_TRIED = re.compile(r"tried to allocate ([\d.]+) (bytes|[KMGT]iB)", re.IGNORECASE)
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
 def cuda_count() -> int:
@@ -48,7 +41,7 @@ def parse_device(name: str) -> tuple[int, str]:
     return int(match[2] or 0), match[1]
 
 
-class Device:
+class Device(AbstractContextManager["Device"]):
     """An opened device. Closes as a context manager.
 
     Args:
@@ -107,9 +100,7 @@ class Device:
         Raises:
             OutOfDeviceMemory: More than is free, checked before anything is allocated.
         """
-        asked = dtype.itemsize
-        for size in shape:
-            asked *= size
+        asked = math.prod(shape) * dtype.itemsize
         free, _ = self.memory()
         if asked > free:
             raise OutOfDeviceMemory(str(self.torch), asked, free)
@@ -121,26 +112,20 @@ class Device:
         """Turn torch's errors of memory and device inside the block into this engine's."""
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            self.trim()
-            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self._left()) from None
-        except torch.AcceleratorError as error:
-            if "out of memory" in str(error):
-                # The driver's own: a kernel's code, a workspace or a graph found no room beside the allocator's.
-                self.trim()
-                raise OutOfDeviceMemory(str(self.torch), asked or 0, self._left()) from None
-            raise DeviceFailed(str(self.torch), str(error).partition("\n")[0]) from None
         except RuntimeError as error:
-            if "DefaultCPUAllocator" not in str(error):
-                raise
-            raise OutOfDeviceMemory(str(self.torch), asked or _tried(str(error)), self._left()) from None
-
-    def _left(self) -> int:
-        """Free bytes for an error's text; 0 where there is not even room for a context to ask in."""
-        try:
-            return self.memory()[0]
-        except torch.AcceleratorError:
-            return 0
+            of_driver, told = isinstance(error, torch.AcceleratorError), str(error)
+            # The driver's own: a kernel's code, a workspace or a graph found no room beside the allocator's.
+            full = (of_driver and "out of memory" in told) or "DefaultCPUAllocator" in told
+            if full or isinstance(error, torch.OutOfMemoryError):
+                self.trim()
+                free = 0
+                # There may not even be room for a context to ask in.
+                with suppress(torch.AcceleratorError):
+                    free, _ = self.memory()
+                raise OutOfDeviceMemory(str(self.torch), asked or _tried(told), free) from None
+            if of_driver:
+                raise DeviceFailed(str(self.torch), told.partition("\n")[0]) from None
+            raise
 
     def synchronize(self) -> None:
         """Wait until everything queued on the device is done."""
@@ -174,9 +159,7 @@ class Device:
         if hops < 1:
             raise InvalidArgument("hops", f"{hops} is not at least 1")
         if not self.is_cuda:
-            for _ in range(hops):
-                tensor = tensor.clone()
-            return tensor
+            return tensor.clone()
         home = torch.cuda.current_stream(self.torch)
         before = home.record_event()
         for _ in range(hops):
@@ -201,9 +184,6 @@ class Device:
         if not self._open:
             raise ClosedHandle(f"device {self.torch}")
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -222,19 +202,13 @@ def _multiply_f32_exactly() -> None:
 def _tried(text: str) -> int:
     """Bytes named in torch's text of an out-of-memory error; 0 if it names none."""
     match = _TRIED.search(text)
-    if match is None:
-        return 0
-    number, unit, plain, host = match.groups()
-    return int(float(number) * _UNITS[unit]) if unit else int(plain or host)
+    return int(float(match[1]) * _UNITS[match[2]]) if match else 0
 
 
 def _cpu_name() -> str:
     """Model name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return "CPU"
+    told = re.search(r"^model name\s*:(.*)", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)
+    return told[1].strip() if told else "CPU"
 
 
 def _host_memory() -> tuple[int, int]:

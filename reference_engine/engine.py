@@ -3,68 +3,44 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
-from reference_engine.chat import ChatTemplate, Rendered
+from reference_engine.chat import ChatMessage, ChatTemplate, Rendered
 from reference_engine.checkpoint import Checkpoint
+from reference_engine.device import Device
 from reference_engine.errors import InvalidArgument
 from reference_engine.files import TOKENIZER
-from reference_engine.generate import GenerationRequest, generate
+from reference_engine.generate import GenerationRequest, Outcome, generate
 from reference_engine.model import SafeTensorsCudaModel
 from reference_engine.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
 
-    from reference_engine.chat import ChatMessage
-    from reference_engine.device import Device
-
-
-@dataclass(frozen=True)
-class InferenceResult:
+@dataclass(kw_only=True)
+class InferenceResult(Outcome):
     """One answer and how it came about.
 
     Attributes:
-        ids: New token ids, without the stop id.
-        text: Their text, without special tokens; empty if the checkpoint has no tokenizer.
-        finish_reason: `stop` at a stop id, `length` at the limit.
-        stop_id: The id that stopped it, if one did.
-        prompt_tokens: Length of the prompt in tokens.
-        positions: Token positions pushed through the model for this answer.
+        text: Of the new ids, without special tokens; empty if the checkpoint has no tokenizer.
         used_gpu: Whether the weights that computed it lie on a GPU.
-        tokens_per_second: Decoding rate; 0 where fewer than two tokens were decoded.
         load_seconds: What loading the checkpoint took.
-        inference_seconds: From the prompt's ids to the last id.
     """
 
-    ids: list[int]
     text: str
-    finish_reason: str
-    stop_id: int | None
-    prompt_tokens: int
-    positions: int
     used_gpu: bool
-    tokens_per_second: float
     load_seconds: float
-    inference_seconds: float
 
 
+@dataclass(eq=False)
 class Engine:
     """A loaded checkpoint. `tokenizer` and `template` are None where the checkpoint has none."""
 
-    def __init__(
-        self,
-        model: SafeTensorsCudaModel,
-        tokenizer: Tokenizer | None,
-        template: ChatTemplate | None,
-        load_seconds: float = 0.0,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.template = template
-        self.load_seconds = load_seconds
+    model: SafeTensorsCudaModel
+    tokenizer: Tokenizer | None
+    template: ChatTemplate | None
+    load_seconds: float = 0.0
 
     @classmethod
     def load(cls, path: str | Path, device: Device, dtype: str | None = None) -> Self:
@@ -114,16 +90,7 @@ class Engine:
         stream = tokenizer.stream() if tokenizer and on_text else None
         for token in ids:
             if stream and on_text:
-                on_text(stream.push(token))
-        return InferenceResult(
-            ids=outcome.ids,
-            text=tokenizer.decode_complete(outcome.ids) if tokenizer else "",
-            finish_reason=outcome.finish_reason,
-            stop_id=outcome.stop_id,
-            prompt_tokens=len(request.prompt_ids),
-            positions=outcome.positions,
-            used_gpu=self.model.used_gpu,
-            tokens_per_second=outcome.tokens_per_second,
-            load_seconds=self.load_seconds,
-            inference_seconds=outcome.prefill_seconds + outcome.decode_seconds,
-        )
+                on_text(stream(token))
+        text = tokenizer.decode_complete(outcome.ids) if tokenizer else ""
+        used_gpu, load_seconds = self.model.used_gpu, self.load_seconds
+        return InferenceResult(**vars(outcome), text=text, used_gpu=used_gpu, load_seconds=load_seconds)

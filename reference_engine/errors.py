@@ -6,7 +6,7 @@ Exit codes are those of the `apr` command line.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, dataclass_transform
 
 MAX_QUOTED = 120
 MAX_LINE = 600
@@ -17,15 +17,25 @@ def quote(text: str) -> str:
     return repr(text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…")
 
 
+@dataclass_transform(eq_default=False)
 @dataclass(eq=False)
 class EngineError(Exception):
-    """Base of all errors of this engine; subclasses are named after what went wrong and carry its fields."""
+    """Base of all errors of this engine; subclasses are dataclasses, named after what went wrong.
+
+    Attributes:
+        exit_code: Of a command that ends so.
+        text: What happened and what to do about it, with the fields in braces.
+    """
 
     exit_code: ClassVar[int] = 8
+    text: ClassVar[str] = "the engine failed; run again with --verbose"
+
+    def __init_subclass__(cls, exit_code: int = 8) -> None:
+        cls.exit_code = exit_code
+        dataclass(eq=False)(cls)
 
     def _message(self) -> str:
-        """Say what happened and what to do about it."""
-        return "the engine failed; run again with --verbose"
+        return self.text.format(**self.fields)
 
     def __str__(self) -> str:
         line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in self._message())
@@ -37,204 +47,140 @@ class EngineError(Exception):
         return asdict(self)
 
 
-@dataclass(eq=False)
-class FileNotFound(EngineError):
+class FileNotFound(EngineError, exit_code=3):
     """No file at this path."""
 
     path: str
-    exit_code: ClassVar[int] = 3
-
-    def _message(self) -> str:
-        return f"file not found: {self.path}; check the path"
+    text = "file not found: {path}; check the path"
 
 
-@dataclass(eq=False)
-class PermissionDenied(EngineError):
+class PermissionDenied(EngineError, exit_code=7):
     """The file exists and may not be read."""
 
     path: str
-    exit_code: ClassVar[int] = 7
-
-    def _message(self) -> str:
-        return f"permission denied: {self.path}; make the file readable for this user"
+    text = "permission denied: {path}; make the file readable for this user"
 
 
-@dataclass(eq=False)
-class ReadFailed(EngineError):
+class ReadFailed(EngineError, exit_code=7):
     """The operating system could not open or read the file."""
 
     path: str
     cause: str
-    exit_code: ClassVar[int] = 7
-
-    def _message(self) -> str:
-        return f"cannot read {self.path}: {self.cause}"
+    text = "cannot read {path}: {cause}"
 
 
-@dataclass(eq=False)
-class WriteFailed(EngineError):
+class WriteFailed(EngineError, exit_code=7):
     """The operating system could not write the file."""
 
     path: str
     cause: str
-    exit_code: ClassVar[int] = 7
-
-    def _message(self) -> str:
-        return f"cannot write {self.path}: {self.cause}"
+    text = "cannot write {path}: {cause}"
 
 
-@dataclass(eq=False)
-class InvalidFile(EngineError):
+class InvalidFile(EngineError, exit_code=4):
     """The file breaks a rule of its format: SafeTensors, GGUF or APR."""
 
     path: str
     cause: str
     format: str = "SafeTensors"
-    exit_code: ClassVar[int] = 4
-
-    def _message(self) -> str:
-        return f"not a valid {self.format} file: {self.path}: {self.cause}; download or convert it again"
+    text = "not a valid {format} file: {path}: {cause}; download or convert it again"
 
 
-@dataclass(eq=False)
-class UnsupportedDtype(EngineError):
+class UnsupportedDtype(EngineError, exit_code=4):
     """A tensor has a dtype that weights cannot have here."""
 
     path: str
     tensor: str
     dtype: str
-    exit_code: ClassVar[int] = 4
 
     def _message(self) -> str:
-        return (
-            f"unsupported dtype {self.dtype} of tensor {quote(self.tensor)} in {self.path};"
-            " weights must be F32, F16 or BF16"
-        )
+        tensor = f"tensor {quote(self.tensor)} in {self.path}"
+        return f"unsupported dtype {self.dtype} of {tensor}; weights must be F32, F16 or BF16"
 
 
-@dataclass(eq=False)
-class InvalidModel(EngineError):
+class InvalidModel(EngineError, exit_code=6):
     """A file of the checkpoint other than its tensors is unusable: config, tokenizer, index or template."""
 
     path: str
     cause: str
-    exit_code: ClassVar[int] = 6
-
-    def _message(self) -> str:
-        return f"cannot use {self.path}: {self.cause}"
+    text = "cannot use {path}: {cause}"
 
 
-@dataclass(eq=False)
-class MissingTensor(EngineError):
+class MissingTensor(EngineError, exit_code=6):
     """A tensor that the model needs is not in the file."""
 
     path: str
     tensor: str
-    exit_code: ClassVar[int] = 6
 
     def _message(self) -> str:
         return f"tensor {quote(self.tensor)} is missing from {self.path}; the checkpoint is incomplete"
 
 
-@dataclass(eq=False)
-class ShapeMismatch(EngineError):
+class ShapeMismatch(EngineError, exit_code=6):
     """A tensor's shape disagrees with config.json."""
 
     path: str
     tensor: str
     expected: tuple[int, ...]
     found: tuple[int, ...]
-    exit_code: ClassVar[int] = 6
 
     def _message(self) -> str:
-        return (
-            f"tensor {quote(self.tensor)} in {self.path} has shape {list(self.found)},"
-            f" config.json asks for {list(self.expected)}; one of the two files is wrong"
-        )
+        found = f"tensor {quote(self.tensor)} in {self.path} has shape {list(self.found)}"
+        return f"{found}, config.json asks for {list(self.expected)}; one of the two files is wrong"
 
 
-@dataclass(eq=False)
-class DeviceNotFound(EngineError):
+class DeviceNotFound(EngineError, exit_code=14):
     """No device with this ordinal."""
 
     index: int
     count: int
-    exit_code: ClassVar[int] = 14
-
-    def _message(self) -> str:
-        if self.count == 0:
-            return f"CUDA device {self.index} not found: there are 0 devices; use --no-gpu to run on the CPU"
-        return f"device {self.index} not found: there are {self.count}, numbered from 0"
+    text = "device {index} not found: there are {count} devices, numbered from 0; use --no-gpu to run on the CPU"
 
 
-@dataclass(eq=False)
-class DeviceFailed(EngineError):
+class DeviceFailed(EngineError, exit_code=14):
     """The device reported an error that is not about memory; its context may be lost."""
 
     device: str
     cause: str
-    exit_code: ClassVar[int] = 14
-
-    def _message(self) -> str:
-        return f"device {self.device} failed: {self.cause}; restart the process"
+    text = "device {device} failed: {cause}; restart the process"
 
 
-@dataclass(eq=False)
 class OutOfDeviceMemory(EngineError):
     """More bytes were asked for than the device has free."""
 
     device: str
     asked: int
     free: int
-    exit_code: ClassVar[int] = 8
-
-    def _message(self) -> str:
-        return (
-            f"out of memory on {self.device}: asked for {self.asked} bytes, {self.free} bytes are free;"
-            " use a smaller model, fewer tokens or BF16"
-        )
+    text = "out of memory on {device}: asked for {asked} bytes, {free} free; use a smaller model, fewer tokens or BF16"
 
 
-@dataclass(eq=False)
 class InvalidArgument(EngineError):
     """A caller's argument is outside what is allowed."""
 
     argument: str
     cause: str
-    exit_code: ClassVar[int] = 4
-
-    def _message(self) -> str:
-        return f"invalid {self.argument}: {self.cause}"
+    exit_code = 4
+    text = "invalid {argument}: {cause}"
 
 
-@dataclass(eq=False)
-class ContextTooLong(EngineError):
+class ContextTooLong(EngineError, exit_code=4):
     """The prompt does not fit the model's positions."""
 
     tokens: int
     limit: int
-    exit_code: ClassVar[int] = 4
-
-    def _message(self) -> str:
-        return f"the prompt has {self.tokens} tokens, the model has {self.limit} positions; shorten the prompt"
+    text = "the prompt has {tokens} tokens, the model has {limit} positions; shorten the prompt"
 
 
-@dataclass(eq=False)
 class NonFiniteLogits(EngineError):
     """The model produced NaN or infinity instead of a best token."""
 
     position: int
-
-    def _message(self) -> str:
-        return f"the logits at position {self.position} are not finite; the weights are damaged or need F32"
+    text = "the logits at position {position} are not finite; the weights are damaged or need F32"
 
 
-@dataclass(eq=False)
 class ClosedHandle(EngineError):
     """Something was used after it was closed, dropped or unloaded."""
 
     what: str
-    exit_code: ClassVar[int] = 4
-
-    def _message(self) -> str:
-        return f"{self.what} is closed; open it again before using it"
+    exit_code = 4
+    text = "{what} is closed; open it again before using it"

@@ -6,28 +6,18 @@ instead of SIGBUS, and what was read does not change when the file does.
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import stat
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
-from reference_engine.errors import (
-    ClosedHandle,
-    EngineError,
-    FileNotFound,
-    InvalidArgument,
-    InvalidFile,
-    InvalidModel,
-    PermissionDenied,
-    ReadFailed,
-)
-from reference_engine.header import LENGTH_BYTES, Header, TensorEntry, header_length, parse_header
+import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from reference_engine import errors
+from reference_engine.header import LENGTH_BYTES, Header, header_length, parse_header
 
 READ_BYTES = 1 << 30
 CONFIG = "config.json"
@@ -36,6 +26,20 @@ TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE = "chat_template.jinja"
 MAX_JSON_BYTES = 64 << 20
+T = TypeVar("T")
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn what the operating system says inside the block into FileNotFound, PermissionDenied or ReadFailed."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise errors.FileNotFound(path) from None
+    except PermissionError:
+        raise errors.PermissionDenied(path) from None
+    except OSError as error:
+        raise errors.ReadFailed(path, error.strerror or str(error)) from None
 
 
 def open_regular(path: str | Path) -> int:
@@ -47,95 +51,53 @@ def open_regular(path: str | Path) -> int:
     """
     name = os.fspath(path)
     if "\0" in name:
-        raise FileNotFound(name)
-    try:
+        raise errors.FileNotFound(name)
+    with reading(name):
         descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise _open_error(name, error) from None
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
-    raise ReadFailed(name, "it is not a regular file")
-
-
-def _open_error(name: str, error: OSError) -> EngineError:
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return FileNotFound(name)
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return PermissionDenied(name)
-    return ReadFailed(name, error.strerror or str(error))
-
-
-def read_small(path: Path, limit: int = MAX_JSON_BYTES) -> bytes:
-    """Read a whole small file.
-
-    Raises:
-        InvalidModel: The file is larger than `limit` bytes.
-        FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
-    """
-    with os.fdopen(open_regular(path), "rb") as file:
-        try:
-            raw = file.read(limit + 1)
-        except OSError as error:
-            raise ReadFailed(str(path), error.strerror or str(error)) from None
-    if len(raw) > limit:
-        raise InvalidModel(str(path), f"it is larger than {limit} bytes")
-    return raw
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file of the checkpoint.
-
-    Raises:
-        InvalidModel: The file is too large, not JSON, or not an object.
-        FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
-    """
-    return parse_json(str(path), read_small(path))
+    raise errors.ReadFailed(name, "it is not a regular file")
 
 
 def parse_json(path: str, raw: bytes) -> dict[str, Any]:
-    """The JSON object that `raw` spells.
-
-    Args:
-        path: Named in errors.
-        raw: UTF-8.
+    """The JSON object that `raw` spells in UTF-8; `path` is named in errors.
 
     Raises:
         InvalidModel: It is not JSON, or not an object.
     """
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant)
+        return msgspec.json.decode(raw, type=dict[str, Any])
     except RecursionError:
-        raise InvalidModel(path, "its JSON is nested too deeply") from None
-    except ValueError as error:
-        raise InvalidModel(path, f"it is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise InvalidModel(path, "it does not hold a JSON object")
-    return value
+        raise errors.InvalidModel(path, "its JSON is nested too deeply") from None
+    except (UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise errors.InvalidModel(path, f"it is not a JSON object: {error}") from None
 
 
-def _no_constant(constant: str) -> Any:
-    raise ValueError(f"{constant} is not a JSON number")
+def typed(path: str, value: dict[str, Any], kind: type[T]) -> T:
+    """JSON's fields as `kind` declares them; what it does not declare is let be.
+
+    Raises:
+        InvalidModel: A field is missing, or is not of its type.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise errors.InvalidModel(path, str(error)) from None
 
 
 class SideFiles:
-    """The small files of a checkpoint by their Hugging Face names: in a directory, or carried by one file.
+    """The small files of a checkpoint by their Hugging Face names, in a directory."""
 
-    Args:
-        place: The directory; or the file that carries them, named in errors.
-        carried: The carried files by name; None where they lie in the directory.
-    """
-
-    def __init__(self, place: Path, carried: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, place: Path) -> None:
         self._place = place
-        self._carried = carried
 
     def where(self, name: str) -> str:
         """What errors about the file call it."""
-        return str(self._place / name) if self._carried is None else str(self._place)
+        return str(self._place / name)
 
     def __contains__(self, name: str) -> bool:
-        return (self._place / name).exists() if self._carried is None else name in self._carried
+        return (self._place / name).exists()
 
     def read(self, name: str, limit: int = MAX_JSON_BYTES) -> bytes:
         """The whole file.
@@ -144,13 +106,14 @@ class SideFiles:
             InvalidModel: It is larger than `limit` bytes.
             FileNotFound, PermissionDenied, ReadFailed: It cannot be read.
         """
-        if self._carried is None:
-            return read_small(self._place / name, limit)
-        if name not in self._carried:
-            raise FileNotFound(f"{self._place} ({name})")
-        if len(self._carried[name]) > limit:
-            raise InvalidModel(str(self._place), f"its {name} is larger than {limit} bytes")
-        return self._carried[name]
+        with self._open(name) as file, reading(self.where(name)):
+            raw = file.read(limit + 1)
+        if len(raw) > limit:
+            raise errors.InvalidModel(self.where(name), f"it is larger than {limit} bytes")
+        return raw
+
+    def _open(self, name: str) -> BinaryIO:
+        return os.fdopen(open_regular(self.where(name)), "rb")
 
     def read_json(self, name: str) -> dict[str, Any]:
         """The file as a JSON object.
@@ -162,11 +125,14 @@ class SideFiles:
         return parse_json(self.where(name), self.read(name))
 
 
-class TensorFile(ABC):
+class TensorFile(AbstractContextManager["TensorFile"]):
     """An open file of named tensors: checked entries, and bytes on demand. Closes as a context manager.
 
-    Args:
+    Attributes:
         path: The file.
+        tensors: Entries by name, in the header's order.
+        metadata: What the file says as pairs of strings; of a SafeTensors file `__metadata__` exactly, empty if absent.
+        data_start: File offset of the data buffer.
 
     Raises:
         InvalidFile: Any rule of the format is broken.
@@ -179,10 +145,11 @@ class TensorFile(ABC):
         self.path = os.fspath(path)
         self._descriptor: int | None = open_regular(path)
         try:
-            self._header = self._read_header()
+            header = self._read_header()
         except BaseException:
             self.close()
             raise
+        self.tensors, self.metadata, self.data_start = header.tensors, header.metadata, header.data_start
 
     @abstractmethod
     def _read_header(self) -> Header:
@@ -206,23 +173,8 @@ class TensorFile(ABC):
             ClosedHandle: The file was closed.
         """
         if self._descriptor is None:
-            raise ClosedHandle(f"file {self.path}")
+            raise errors.ClosedHandle(f"file {self.path}")
         return self._descriptor
-
-    @property
-    def tensors(self) -> Mapping[str, TensorEntry]:
-        """Entries by name, in the header's order."""
-        return self._header.tensors
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What the file says as pairs of strings; of a SafeTensors file `__metadata__` exactly, empty if absent."""
-        return self._header.metadata
-
-    @property
-    def data_start(self) -> int:
-        """File offset of the data buffer."""
-        return self._header.data_start
 
     def read(self, name: str) -> bytearray:
         """Bytes of one tensor as they are in the file.
@@ -233,7 +185,7 @@ class TensorFile(ABC):
         """
         entry = self.tensors.get(name)
         if entry is None:
-            raise InvalidArgument("tensor", f"{name!r} is not in {self.path}")
+            raise errors.InvalidArgument("tensor", f"{name!r} is not in {self.path}")
         data = bytearray(entry.nbytes)
         self.read_into(self.data_start + entry.begin, memoryview(data))
         return data
@@ -247,13 +199,11 @@ class TensorFile(ABC):
         """
         done = 0
         while done < len(target):
-            try:
+            with reading(self.path):
                 count = os.preadv(self.descriptor, [target[done : done + READ_BYTES]], offset + done)
-            except OSError as error:
-                raise ReadFailed(self.path, error.strerror or str(error)) from None
             if count == 0:
                 cause = f"it was cut short after it was opened, at byte {offset + done}"
-                raise InvalidFile(self.path, cause, self.format)
+                raise errors.InvalidFile(self.path, cause, self.format)
             done += count
 
     def close(self) -> None:
@@ -261,9 +211,6 @@ class TensorFile(ABC):
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,6 @@ import torch
 from reference_engine.errors import ContextTooLong, InvalidArgument, NonFiniteLogits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from reference_engine.decode import Decoder, Decoding
     from reference_engine.model import SafeTensorsCudaModel
 
@@ -68,6 +67,11 @@ class Outcome:
         steps = self.positions - self.prompt_tokens
         return steps / self.decode_seconds if steps > 0 and self.decode_seconds else 0.0
 
+    @property
+    def inference_seconds(self) -> float:
+        """From the request to its last id."""
+        return self.prefill_seconds + self.decode_seconds
+
 
 def generate(
     model: SafeTensorsCudaModel, request: GenerationRequest, id_limit: int | None = None, decoder: Decoder | None = None
@@ -106,11 +110,7 @@ def _check(model: SafeTensorsCudaModel, request: GenerationRequest) -> None:
 
 
 def _run(
-    model: SafeTensorsCudaModel,
-    request: GenerationRequest,
-    outcome: Outcome,
-    id_limit: int | None,
-    decoder: Decoder,
+    model: SafeTensorsCudaModel, request: GenerationRequest, outcome: Outcome, id_limit: int | None, decoder: Decoder
 ) -> Iterator[int]:
     prompt = len(request.prompt_ids)
     # The last new id is never pushed, so one more id than free positions can be produced.
@@ -121,7 +121,7 @@ def _run(
     choose = _greedy_ids if request.temperature == 0 else _sampled_ids
     started = first = time.perf_counter()
     with decoder.begin(model, request.prompt_ids, prompt + limit - 1, id_limit) as decoding:
-        for token in choose(decoding, request, id_limit, limit, decoder.read_every):
+        for token in choose(decoding, request, limit, decoder.read_every):
             if not outcome.positions:
                 first = time.perf_counter()
                 outcome.prefill_seconds = first - started
@@ -134,11 +134,9 @@ def _run(
             yield token
 
 
-def _greedy_ids(
-    decoding: Decoding, _: GenerationRequest, id_limit: int | None, limit: int, read_every: int
-) -> Iterator[int]:
+def _greedy_ids(decoding: Decoding, _: GenerationRequest, limit: int, read_every: int) -> Iterator[int]:
     """The best ids, `limit` of them; the device runs up to `read_every` steps ahead of what is looked at."""
-    token = best_id(decoding.logits[:id_limit], decoding.position - 1)
+    token = best_id(decoding.logits[: decoding.id_limit], decoding.position - 1)
     yield token
     decoding.feed(token)
     left = limit - 1
@@ -149,14 +147,12 @@ def _greedy_ids(
         left -= steps
 
 
-def _sampled_ids(
-    decoding: Decoding, request: GenerationRequest, id_limit: int | None, limit: int, _: int
-) -> Iterator[int]:
+def _sampled_ids(decoding: Decoding, request: GenerationRequest, limit: int, _: int) -> Iterator[int]:
     """Drawn ids, `limit` of them, each chosen on the host."""
     random = torch.Generator().manual_seed(request.seed % 2**63)
     logits = decoding.logits
     for drawn in range(1, limit + 1):
-        token = _sample(logits[:id_limit], decoding.position - 1, request, random)
+        token = _sample(logits[: decoding.id_limit], decoding.position - 1, request, random)
         yield token
         if drawn < limit:
             decoding.feed(token)

@@ -8,39 +8,28 @@ a request never run at the same time, so they share one memory pool, which goes 
 from __future__ import annotations
 
 import functools
-import gc
 import warnings
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from reference_engine.device import forget_workspaces
+from reference_engine.device import Device, forget_workspaces
 from reference_engine.errors import DeviceFailed
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
-
-    from reference_engine.device import Device
-
-
-class Captured(NamedTuple):
-    """A recorded step and the memory in which each replay leaves its logits."""
-
-    graph: torch.cuda.CUDAGraph
-    logits: torch.Tensor
+from reference_engine.header import _no_collector
 
 
 class StepGraphs:
     """The graphs over the memory of one request, by what distinguishes them: for steps, the attention length.
 
-    Args:
+    Attributes:
         device: An open CUDA device.
+        captured: Recorded steps, each with the memory in which a replay leaves its logits.
     """
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.captured: dict[Hashable, Captured] = {}
+        self.captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, torch.Tensor]] = {}
         self._warm: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -67,9 +56,10 @@ class StepGraphs:
             graph.replay()
             return logits
 
-    def _capture(self, step: Callable[[], torch.Tensor]) -> Captured:
+    def _capture(self, step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with _beside(self.device.torch), _without_collection():
+        # Destroying some other object's events or graphs would spoil a recording.
+        with _beside(self.device.torch), _no_collector():
             # Other threads may go on using the device: only calls of this one can spoil the recording.
             # A workspace that replays write must be the graph's own, for others go when memory is given back.
             forget_workspaces()
@@ -85,7 +75,7 @@ class StepGraphs:
                 raise
             finally:
                 forget_workspaces()
-        return Captured(graph, logits)
+        return graph, logits
 
     def _abandon(self, graph: torch.cuda.CUDAGraph) -> None:
         """End a spoilt recording. Ending it fails too, and the first error is the one to tell."""
@@ -116,15 +106,3 @@ def _beside(device: torch.device) -> Iterator[None]:
             yield
     finally:
         home.wait_stream(side)
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep the garbage collector off: destroying some other object's events or graphs would spoil a recording."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

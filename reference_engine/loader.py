@@ -8,22 +8,18 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from reference_engine.checkpoint import Checkpoint
+from reference_engine.checkpoint import Checkpoint, Located
+from reference_engine.device import Device
 from reference_engine.errors import UnsupportedDtype
+from reference_engine.files import TensorFile
 from reference_engine.storage import TORCH_DTYPES, CudaStorage, Part, PinnedRing, as_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from reference_engine.checkpoint import Located
-    from reference_engine.device import Device
-    from reference_engine.files import TensorFile
 
 READERS = 12
 LOAD_SLAB_BYTES = 4 << 20
@@ -71,11 +67,10 @@ def require_weight_dtype(name: str, located: Located) -> None:
 
 
 class _Chunk(NamedTuple):
-    """A stretch of a file no longer than a slab, and the device memory that its parts belong to."""
+    """A stretch of a file no longer than a slab, and the device memory that its parts belong to, in order."""
 
     file: TensorFile
     offset: int
-    length: int
     parts: list[Part]
 
 
@@ -90,7 +85,7 @@ def transfer(moves: Sequence[tuple[Located, torch.Tensor]], device: Device) -> N
         for located, tensor in moves:
             located.file.read_into(located.file.data_start + located.entry.begin, as_bytes(tensor).numpy().data)
         return
-    chunks = list(_chunks(moves))
+    chunks = _chunks(moves)
     left = iter(chunks)
     readers = max(1, min(READERS, len(chunks), os.cpu_count() or 1))
     # The current device is a thread's own; page-locking on another one would make a context there.
@@ -109,7 +104,8 @@ def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
     ring.follow()
     try:
         for turn, chunk in enumerate(chunks):
-            chunk.file.read_into(chunk.offset, ring.view(turn)[: chunk.length])
+            last = chunk.parts[-1]
+            chunk.file.read_into(chunk.offset, ring.slab(turn).numpy().data[: last.offset + last.nbytes])
             ring.send(turn, chunk.parts)
     except BaseException:
         # One chunk that fails fails the load: the other threads find nothing left.
@@ -121,22 +117,15 @@ def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
         kept.append(ring)
 
 
-def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> Iterator[_Chunk]:
+def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> list[_Chunk]:
     """Cut moves into chunks: neighbours in a file share one, long tensors take several."""
-    chunk: _Chunk | None = None
-    for located, tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
-        file, entry = located.file, located.entry
+    chunks: list[_Chunk] = []
+    for (file, entry), tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
         # SAFETY: the tensor has the entry's size, and outlives the transfer, which is waited for.
-        target, offset = tensor.data_ptr(), file.data_start + entry.begin
+        address, start = tensor.data_ptr(), file.data_start + entry.begin
         for begin in range(0, entry.nbytes, LOAD_SLAB_BYTES):
-            nbytes = min(LOAD_SLAB_BYTES, entry.nbytes - begin)
-            end = offset + begin + nbytes
-            if chunk is not None and (chunk.file is not file or end > chunk.offset + LOAD_SLAB_BYTES):
-                yield chunk
-                chunk = None
-            if chunk is None:
-                chunk = _Chunk(file, offset + begin, 0, [])
-            chunk.parts.append(Part(target + begin, nbytes, offset + begin - chunk.offset))
-            chunk = chunk._replace(length=end - chunk.offset)
-    if chunk is not None:
-        yield chunk
+            offset, nbytes = start + begin, min(LOAD_SLAB_BYTES, entry.nbytes - begin)
+            if not chunks or chunks[-1].file is not file or offset + nbytes > chunks[-1].offset + LOAD_SLAB_BYTES:
+                chunks.append(_Chunk(file, offset, []))
+            chunks[-1].parts.append(Part(address + begin, nbytes, offset - chunks[-1].offset))
+    return chunks

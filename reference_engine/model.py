@@ -9,9 +9,11 @@ rotary angles in F32 and rotate-half. Shapes: T new positions, H query heads, G 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, Self
+from pathlib import Path
+from typing import NamedTuple, Self
 
 import torch
 from torch.nn import functional as F
@@ -19,19 +21,12 @@ from torch.nn import functional as F
 from reference_engine.checkpoint import Checkpoint
 from reference_engine.config import ModelConfig, read_config
 from reference_engine.decode import Decoder
+from reference_engine.device import Device
 from reference_engine.errors import ClosedHandle, ContextTooLong, InvalidArgument
-from reference_engine.generate import generate
+from reference_engine.generate import GenerationRequest, Outcome, generate
+from reference_engine.storage import TORCH_DTYPES
 from reference_engine.warmup import warming_up
-from reference_engine.weights import load_weights
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
-
-    from reference_engine.device import Device
-    from reference_engine.generate import GenerationRequest, Outcome
-    from reference_engine.weights import LayerWeights, Weights
+from reference_engine.weights import LayerWeights, Weights, load_weights
 
 PREFILL_CHUNK = 1024
 
@@ -101,7 +96,7 @@ class SafeTensorsCudaModel:
         if graphs and not device.is_cuda:
             raise InvalidArgument("graphs", "CUDA graphs need a CUDA device")
         decoder = Decoder(graphs=device.is_cuda if graphs is None else graphs)
-        if dtype not in {None, "F32", "F16", "BF16"}:
+        if dtype not in {None, *TORCH_DTYPES}:
             raise InvalidArgument("dtype", f"{dtype!r} is none of F32, F16 and BF16")
         with nullcontext(source) if isinstance(source, Checkpoint) else Checkpoint(source) as checkpoint:
             config = read_config(checkpoint.side_files)
@@ -223,9 +218,8 @@ class SafeTensorsCudaModel:
         (_, groups, _, size), (count, length) = pairs.shape, mask.shape
         qkv = F.linear(x, layer.qkv, layer.qkv_bias).view(count, -1, size)
         if layer.qk_norm is not None:
-            for heads, weight in zip(
-                (qkv[:, : -2 * groups], qkv[:, -2 * groups : -groups]), layer.qk_norm, strict=True
-            ):
+            both = (qkv[:, : -2 * groups], qkv[:, -2 * groups : -groups])
+            for heads, weight in zip(both, layer.qk_norm, strict=True):
                 heads.copy_(self._norm(heads, weight))
         _rotate(qkv[:, :-groups], place.cos, place.sin)
         new = qkv[:, -2 * groups :].view(count, 2, groups, size)

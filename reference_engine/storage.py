@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-# SAFETY: one function of the CUDA runtime, with the types of its documentation, its result checked.
-import ctypes
 import functools
 import math
 import mmap
 import weakref
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, Self
+
+# SAFETY: one function of the CUDA runtime, with the types of its documentation, its result checked.
+from ctypes import PyDLL, c_int, c_size_t, c_void_p
+from typing import NamedTuple, Self
 
 import torch
 
+from reference_engine.device import Device
 from reference_engine.errors import ClosedHandle, DeviceFailed, InvalidArgument, UnsupportedDtype
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from reference_engine.device import Device
 
 TORCH_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 DTYPE_NAMES = {value: key for key, value in TORCH_DTYPES.items()}
@@ -162,15 +160,11 @@ class PinnedRing:
         self.stream = torch.cuda.Stream(device.torch)
         self._memory = _page_locked(device, slab_bytes * slabs)
         self._slabs: tuple[torch.Tensor, ...] = self._memory.split(slab_bytes)
-        self._views: list[memoryview] = [slab.numpy().data for slab in self._slabs]
         weakref.finalize(self, _release, self._memory)
         self._copied = [torch.cuda.Event() for _ in range(slabs)]
         self._device = device
         self._uploads = 0
         self.follow()
-
-    def __len__(self) -> int:
-        return len(self._slabs)
 
     def follow(self) -> None:
         """Let the copies to come wait for the current stream: memory that they write may be in use there."""
@@ -178,16 +172,9 @@ class PinnedRing:
 
     def slab(self, turn: int) -> torch.Tensor:
         """The slab of a turn (uint8), once the copies of the turn before it are done; fill it, then `send`."""
-        return self._slabs[self._emptied(turn)]
-
-    def view(self, turn: int) -> memoryview:
-        """Like `slab`, as memory that a file can be read into."""
-        return self._views[self._emptied(turn)]
-
-    def _emptied(self, turn: int) -> int:
         place = turn % len(self._slabs)
         self._copied[place].synchronize()
-        return place
+        return self._slabs[place]
 
     def send(self, turn: int, parts: Sequence[Part]) -> None:
         """Queue copies out of the turn's slab into device memory that outlives them."""
@@ -218,16 +205,14 @@ class PinnedRing:
 
 
 @functools.cache
-def _runtime() -> ctypes.PyDLL:
+def _runtime() -> PyDLL:
     """The CUDA runtime that torch has loaded: a copy issued here costs a tenth of one by torch's dispatcher.
 
     Its calls keep the interpreter: among a dozen readers, to give it away and wait for it takes longer than to queue.
     """
     # SAFETY: the library is already in the process, under the name that torch's own build asks for.
-    runtime = ctypes.PyDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
-    runtime.cudaMemcpyAsync.argtypes = [
-        ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
-    ]  # fmt: skip
+    runtime = PyDLL(f"libcudart.so.{str(torch.version.cuda).partition('.')[0]}")
+    runtime.cudaMemcpyAsync.argtypes = [c_void_p, c_void_p, c_size_t, c_int, c_void_p]
     return runtime
 
 

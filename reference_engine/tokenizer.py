@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from tokenizers import Tokenizer as Backend
 from tokenizers.decoders import DecodeStream
 
 from reference_engine.errors import InvalidArgument, InvalidModel
-from reference_engine.files import TOKENIZER
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from reference_engine.files import SideFiles
+from reference_engine.files import TOKENIZER, SideFiles
 
 MAX_TOKENIZER_BYTES = 256 << 20
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -41,8 +36,8 @@ class Tokenizer:
         added = self._backend.get_added_tokens_decoder()
         self.special_tokens = {token.content: id_ for id_, token in added.items() if token.special}
         vocabulary = self._backend.get_vocab(with_added_tokens=True)
+        # One more than the highest id that has text; a model's padded ids lie at and above it.
         self.id_limit = max(vocabulary.values(), default=-1) + 1
-        """One more than the highest id that has text; a model's padded ids lie at and above it."""
 
     def encode(self, text: str, *, add_special: bool = False, allow_special: bool = True) -> list[int]:
         """Ids of `text`.
@@ -69,18 +64,7 @@ class Tokenizer:
         """Like `decode`, without the start of a character whose last bytes were not generated."""
         return self.decode(ids).rstrip(REPLACEMENT)
 
-    def stream(self) -> TextStream:
-        """A decoder that is fed one id at a time."""
-        return TextStream(self._backend)
-
-
-class TextStream:
-    """Incremental decoding that holds back a character until all of its bytes are there."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._stream = DecodeStream(skip_special_tokens=True)
-
-    def push(self, token: int) -> str:
-        """New text that `token` completes; empty while a character is incomplete."""
-        return self._stream.step(self._backend, token) or ""
+    def stream(self) -> Callable[[int], str]:
+        """A decoder of one id after the other: the new text that each completes, empty while a character is not."""
+        decoder = DecodeStream(skip_special_tokens=True)
+        return lambda token: decoder.step(self._backend, token) or ""

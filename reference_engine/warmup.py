@@ -8,20 +8,19 @@ the outcome.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import torch
 
+from reference_engine.config import ModelConfig
 from reference_engine.errors import EngineError
 from reference_engine.generate import best_id
 from reference_engine.kernels.choosing import Choice, fused_step
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from reference_engine.config import ModelConfig
     from reference_engine.model import SafeTensorsCudaModel
 
 PROMPT = 32
@@ -63,5 +62,5 @@ def _push_prompt(model: SafeTensorsCudaModel, id_limit: int | None) -> None:
         for _ in range(2):
             with model.decoder.begin(model, prompt, len(prompt), id_limit) as decoding, suppress(EngineError):
                 # There may be anything in the weights, also what is not a number.
-                best_id(decoding.logits[:id_limit], 0)
+                best_id(decoding.logits[: decoding.id_limit], 0)
         model.device.synchronize()

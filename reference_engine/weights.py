@@ -7,23 +7,20 @@ product is a view of them: no copy, no transpose, the checkpoint's own [out, in]
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from reference_engine.checkpoint import Checkpoint, Located
+from reference_engine.config import ModelConfig
+from reference_engine.device import Device
 from reference_engine.errors import MissingTensor, ShapeMismatch
 from reference_engine.loader import require_weight_dtype, transfer
-from reference_engine.storage import DTYPE_NAMES, TORCH_DTYPES, CudaStorage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
-
-    from reference_engine.checkpoint import Checkpoint, Located
-    from reference_engine.config import ModelConfig
-    from reference_engine.device import Device
+from reference_engine.storage import TORCH_DTYPES, CudaStorage
 
 ALIGNMENT = 256
 CONVERSION_BYTES = 256 << 20
@@ -43,22 +40,27 @@ class Group(NamedTuple):
         first = self.members[0][1]
         return (sum(shape[0] for _, shape in self.members), *first[1:])
 
+    def split(self, whole: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The members in their stack, by name."""
+        names, shapes = zip(*self.members, strict=True)
+        return dict(zip(names, whole.split([shape[0] for shape in shapes]), strict=True))
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class LayerWeights:
     """Weights of one block; products are [out, in], `qk_norm` is [2, D], None is what the family does not have."""
 
     attention_norm: torch.Tensor
     qkv: torch.Tensor
-    qkv_bias: torch.Tensor | None
-    qk_norm: torch.Tensor | None
+    qkv_bias: torch.Tensor | None = None
+    qk_norm: torch.Tensor | None = None
     attention_out: torch.Tensor
-    attention_out_bias: torch.Tensor | None
+    attention_out_bias: torch.Tensor | None = None
     mlp_norm: torch.Tensor
     gate_up: torch.Tensor
-    gate_up_bias: torch.Tensor | None
+    gate_up_bias: torch.Tensor | None = None
     down: torch.Tensor
-    down_bias: torch.Tensor | None
+    down_bias: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def load_weights(
     config: ModelConfig,
     device: Device,
     dtype: str | None,
-    meanwhile: Callable[[Weights], AbstractContextManager[None]] | None = None,
+    meanwhile: Callable[[Weights], AbstractContextManager[None]],
 ) -> Weights:
     """Check every tensor against the configuration, then load what the model needs; other tensors are let be.
 
@@ -101,14 +103,13 @@ def load_weights(
     tied = config.tie_word_embeddings and LM_HEAD not in checkpoint.tensors
     layers = [_layer_groups(f"model.layers.{layer}", config) for layer in range(config.num_layers)]
     groups = [group for parts in layers for group in parts.values()] + _outer_groups(config, tied=tied)
-    names = [name for group in groups for name, _ in group.members]
-    for group in groups:
-        for name, shape in group.members:
-            _check(checkpoint, name, shape)
-    found = {checkpoint.tensors[name].entry.dtype for name in names}
+    shapes = dict(member for group in groups for member in group.members)
+    for name, shape in shapes.items():
+        _check(checkpoint, name, shape)
+    found = {checkpoint.tensors[name].entry.dtype for name in shapes}
     target = TORCH_DTYPES[dtype or (found.pop() if len(found) == 1 else "F32")]
     stacked = dict(zip(groups, _lay_out(groups, target, device), strict=True))
-    tensors = {name: part for group, whole in stacked.items() for name, part in _split(group, whole)}
+    tensors = {name: part for group, whole in stacked.items() for name, part in group.split(whole).items()}
     weights = Weights(
         storages={name: CudaStorage(device, tensor) for name, tensor in tensors.items()},
         embedding=tensors[EMBEDDING],
@@ -117,8 +118,8 @@ def load_weights(
         lm_head=tensors[EMBEDDING if tied else LM_HEAD],
         dtype=target,
     )
-    with nullcontext() if meanwhile is None else meanwhile(weights):
-        _fill([(checkpoint.tensors[name], tensors[name]) for name in names], device)
+    with meanwhile(weights):
+        _fill([(checkpoint.tensors[name], tensor) for name, tensor in tensors.items()], device)
     return weights
 
 
@@ -129,22 +130,20 @@ def _layer_groups(prefix: str, config: ModelConfig) -> dict[str, Group]:
     attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
     qkv = ((f"{attention}.q_proj", queries), (f"{attention}.k_proj", keys), (f"{attention}.v_proj", keys))
     gate_up = ((f"{mlp}.gate_proj", wide), (f"{mlp}.up_proj", wide))
-    out, down = ((f"{attention}.o_proj", hidden),), ((f"{mlp}.down_proj", hidden),)
-    norms = ((f"{attention}.q_norm", size), (f"{attention}.k_norm", size))
-    wanted = {
-        "attention_norm": _group(((f"{prefix}.input_layernorm", hidden),)),
-        "qkv": _group(qkv, hidden),
-        "qkv_bias": _group(qkv, kind="bias") if config.qkv_bias else None,
-        "qk_norm": _group(norms) if config.qk_norm else None,
-        "attention_out": _group(out, queries),
-        "attention_out_bias": _group(out, kind="bias") if config.out_bias else None,
-        "mlp_norm": _group(((f"{prefix}.post_attention_layernorm", hidden),)),
-        "gate_up": _group(gate_up, hidden),
-        "gate_up_bias": _group(gate_up, kind="bias") if config.mlp_bias else None,
-        "down": _group(down, wide),
-        "down_bias": _group(down, kind="bias") if config.mlp_bias else None,
-    }
-    return {field: group for field, group in wanted.items() if group is not None}
+    wanted = {"attention_norm": _group(((f"{prefix}.input_layernorm", hidden),))}
+    if config.qk_norm:
+        wanted["qk_norm"] = _group(((f"{attention}.q_norm", size), (f"{attention}.k_norm", size)))
+    wanted["mlp_norm"] = _group(((f"{prefix}.post_attention_layernorm", hidden),))
+    for field, modules, columns, biased in (
+        ("qkv", qkv, hidden, config.qkv_bias),
+        ("attention_out", ((f"{attention}.o_proj", hidden),), queries, config.out_bias),
+        ("gate_up", gate_up, hidden, config.mlp_bias),
+        ("down", ((f"{mlp}.down_proj", hidden),), wide, config.mlp_bias),
+    ):
+        wanted[field] = _group(modules, columns)
+        if biased:
+            wanted[f"{field}_bias"] = _group(modules, kind="bias")
+    return wanted
 
 
 def _outer_groups(config: ModelConfig, *, tied: bool) -> list[Group]:
@@ -178,36 +177,25 @@ def _lay_out(groups: Sequence[Group], dtype: torch.dtype, device: Device) -> lis
     return [part[:size].view(group.shape) for part, size, group in zip(parts, sizes, groups, strict=True)]
 
 
-def _split(group: Group, whole: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    parts = whole.split([shape[0] for _, shape in group.members])
-    yield from zip((name for name, _ in group.members), parts, strict=True)
-
-
 def _fill(moves: Sequence[tuple[Located, torch.Tensor]], device: Device) -> None:
     """Read weights into place; those of another dtype pass through bounded buffers and are converted there."""
-    transfer([move for move in moves if DTYPE_NAMES[move[1].dtype] == move[0].entry.dtype], device)
-    batch: list[tuple[Located, torch.Tensor]] = []
-    for move in moves:
-        if DTYPE_NAMES[move[1].dtype] == move[0].entry.dtype:
-            continue
-        batch.append(move)
-        if sum(located.entry.nbytes for located, _ in batch) >= CONVERSION_BYTES:
-            _convert(batch, device)
-            batch = []
-    _convert(batch, device)
-
-
-def _convert(batch: Sequence[tuple[Located, torch.Tensor]], device: Device) -> None:
-    buffers = [device.empty(move[0].entry.shape, TORCH_DTYPES[move[0].entry.dtype]) for move in batch]
-    transfer([(located, buffer) for (located, _), buffer in zip(batch, buffers, strict=True)], device)
-    with device.guard():
-        for (_, target), buffer in zip(batch, buffers, strict=True):
-            target.copy_(buffer)
+    others = deque(move for move in moves if TORCH_DTYPES[move[0].entry.dtype] != move[1].dtype)
+    transfer([move for move in moves if TORCH_DTYPES[move[0].entry.dtype] == move[1].dtype], device)
+    while others:
+        batch, left = [], CONVERSION_BYTES
+        while others and left > 0:
+            located, target = others.popleft()
+            left -= located.entry.nbytes
+            batch.append((located, target, device.empty(target.shape, TORCH_DTYPES[located.entry.dtype])))
+        transfer([(located, buffer) for located, _, buffer in batch], device)
+        with device.guard():
+            for _, target, buffer in batch:
+                target.copy_(buffer)
 
 
 def _layer(parts: Mapping[str, Group], stacked: Mapping[Group, torch.Tensor]) -> LayerWeights:
     """The stacked tensors of a layer's groups under their fields' names."""
-    found = {field: stacked[parts[field]] if field in parts else None for field in LayerWeights.__annotations__}
-    if found["qk_norm"] is not None:
+    found = {field: stacked[group] for field, group in parts.items()}
+    if "qk_norm" in found:
         found["qk_norm"] = found["qk_norm"].view(2, -1)
-    return LayerWeights(**found)  # type: ignore[arg-type]  # fields that are never None are in every layer's groups
+    return LayerWeights(**found)

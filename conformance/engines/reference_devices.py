@@ -64,13 +64,9 @@ class DeviceMethods:
         from reference_engine.storage import PinnedRing
 
         device = self._open(params.index, params.backend)
+        # Page-locked now, so that the first upload is timed like all others.
         ring = PinnedRing(device) if device.is_cuda else None
-        if ring is not None:
-            # Page-locked now, so that the first upload is timed like all others.
-            for turn in range(len(ring)):
-                ring.slab(turn)
-        opened = OpenDevice(device, ring)
-        return m.DeviceOpened(self._held.hold(opened), _info(device))
+        return m.DeviceOpened(self._held.hold(OpenDevice(device, ring)), _info(device))
 
     def device_close(self, params: m.Handle) -> None:
         """Release everything held on the device, then the device."""

@@ -154,15 +154,15 @@ def documentation_never_fails(tree: Path, manifest: Manifest) -> Manifest:
 @source_fault(expects={"F-ERR-095": "fields_lost"}, blast=("build",))
 def an_error_loses_its_fields(tree: Path, manifest: Manifest) -> Manifest:
     """Out of memory is reported without the bytes asked for and free."""
-    _edit(tree, "reference_engine/errors.py", "out of memory on {self.device}: asked for {self.asked} bytes",
-          "out of memory on {self.device}")  # fmt: skip
+    _edit(tree, "reference_engine/errors.py", "out of memory on {device}: asked for {asked} bytes",
+          "out of memory on {device}")  # fmt: skip
     return manifest
 
 
 @source_fault(expects={"F-ERR-095": "bare"}, blast=("build",))
 def an_error_says_only_its_name(tree: Path, manifest: Manifest) -> Manifest:
     """An error's text is the name of its class."""
-    text = '\n\n@dataclass(eq=False)\nclass Nameless(EngineError):\n    """Says nothing."""\n\n'
+    text = '\n\nclass Nameless(EngineError):\n    """Says nothing."""\n\n'
     text += "    def __str__(self) -> str:\n        return type(self).__name__\n"
     _append(tree, "reference_engine/errors.py", text)
     return manifest
@@ -171,6 +171,6 @@ def an_error_says_only_its_name(tree: Path, manifest: Manifest) -> Manifest:
 @source_fault(expects={"F-ERR-095": "unbuilt"}, blast=("build",))
 def an_error_cannot_be_shown(tree: Path, manifest: Manifest) -> Manifest:
     """Building an error's text fails with an error of its own."""
-    _edit(tree, "reference_engine/errors.py", 'return f"cannot write {self.path}: {self.cause}"',
-          'return f"cannot write {self.place}: {self.cause}"')  # fmt: skip
+    _edit(tree, "reference_engine/errors.py", 'text = "cannot write {path}: {cause}"',
+          'text = "cannot write {place}: {cause}"')  # fmt: skip
     return manifest

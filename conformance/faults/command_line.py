@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import typer
-
 from conformance.faults.planting import Plant, fault
 
 
@@ -28,8 +26,9 @@ def _options(plant: Plant, **values: Any) -> None:
     """Give every session these options, whatever was asked for."""
     from reference_engine import cli
 
-    def opened(original: Any, session: Any, source: Any, gpu: Any, options: Any) -> None:
-        original(session, source, gpu, options._replace(**values))
+    def opened(original: Any, session: Any, options: Any) -> None:
+        vars(options).update(values)
+        original(session, options)
 
     plant.replace(cli.Session, "__init__", opened)
 
@@ -140,7 +139,7 @@ def success_ends_with_one(plant: Plant) -> None:
     def failing(original: Any, session: Any, messages: Any) -> Any:
         text = original(session, messages)
         if not session.options.json:
-            raise typer.Exit(1)
+            sys.exit(1)
         return text
 
     plant.replace(cli.Session, "answer", failing)
@@ -206,7 +205,7 @@ def end_of_input_is_an_error(plant: Plant) -> None:
     def complaining(original: Any) -> Any:
         yield from original()
         if sys.stdin.isatty():
-            raise typer.Exit(1)
+            sys.exit(1)
 
     plant.replace(cli, "_lines", complaining)
 

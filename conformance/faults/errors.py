@@ -64,7 +64,7 @@ def failure_told_on_stdout(plant: Plant) -> None:
     def tell(cli: Any, error: Any) -> None:
         cli._write(f"error: {error}\n")
         sys.stderr.write(f"error: {error}\n")
-        raise cli.typer.Exit(error.exit_code)
+        sys.exit(error.exit_code)
 
     _reported(plant, tell)
 
@@ -78,7 +78,7 @@ def failure_says_nothing(plant: Plant) -> None:
 
     def tell(cli: Any, error: Any) -> None:
         cli._say("error: something went wrong")
-        raise cli.typer.Exit(error.exit_code)
+        sys.exit(error.exit_code)
 
     _reported(plant, tell)
 
@@ -89,7 +89,7 @@ def failure_takes_a_page(plant: Plant) -> None:
 
     def tell(cli: Any, error: Any) -> None:
         cli._say(f"error: {error}\n" + "\n".join(f"  hint {n}: try again" for n in range(40)))
-        raise cli.typer.Exit(error.exit_code)
+        sys.exit(error.exit_code)
 
     _reported(plant, tell)
 
@@ -126,11 +126,17 @@ def absent_file_is_an_invalid_one(plant: Plant) -> None:
     """A file that is not there is reported as one that is broken, if its whole path was given."""
     from reference_engine import errors, files
 
-    def invalid(original: Any, name: str, error: OSError) -> Any:
-        whole = name.startswith("/")
-        return errors.InvalidFile(name, error.strerror or "unreadable") if whole else original(name, error)
+    @contextmanager
+    def invalid(original: Any, path: str) -> Any:
+        try:
+            with original(path):
+                yield
+        except errors.FileNotFound:
+            if path.startswith("/"):
+                raise errors.InvalidFile(path, "unreadable") from None
+            raise
 
-    plant.replace(files, "_open_error", invalid)
+    plant.replace(files, "reading", invalid)
 
 
 @fault(expects={"F-ERR-091": "names"}, blast=_TOLD)

@@ -82,10 +82,9 @@ def tokens_are_made_up(plant: Plant) -> None:
     """Every id is the one before it plus one; nothing is computed."""
     from reference_engine import generate
 
-    def counted(_original: Any, decoding: Any, request: Any, id_limit: Any, limit: int, _every: Any) -> Any:
-        del decoding
+    def counted(_original: Any, decoding: Any, request: Any, limit: int, _every: Any) -> Any:
         last = request.prompt_ids[-1]
-        yield from ((last + step) % (id_limit or 512) for step in range(1, limit + 1))
+        yield from ((last + step) % (decoding.id_limit or 512) for step in range(1, limit + 1))
 
     plant.replace(generate, "_greedy_ids", counted)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 
 def change_weights(plant, change):
     """Let the forward pass see `change(weights, config)` instead of the weights that were loaded."""
@@ -44,7 +46,7 @@ class Reconfigured:
 
     def __init__(self, model, **fields):
         self._model = model
-        self.config = replace(model.config, **fields)
+        self.config = structs.replace(model.config, **fields)
 
     def __getattr__(self, name):
         return getattr(self._model, name)

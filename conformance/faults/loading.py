@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from msgspec import structs
+
 from conformance.faults.planting import Plant, fault
 
 _BLAST = ("qual", "load", "build", "int", "perf", "err")
@@ -18,7 +20,7 @@ def _config(plant, change):
 @fault(expects={"F-LOAD-057": "count"}, blast=_BLAST, seen_in="aprender#197, realizar 6673f28f")
 def one_layer_too_few(plant: Plant) -> None:
     """One layer fewer is read from the configuration than it has."""
-    _config(plant, lambda config: replace(config, num_layers=config.num_layers - 1))
+    _config(plant, lambda config: structs.replace(config, num_layers=config.num_layers - 1))
 
 
 @fault(expects={"F-LOAD-059": "answers", "F-QUAL-066": "ids"}, blast=_BLAST,
@@ -96,14 +98,14 @@ def new_spelling_of_theta_unknown(plant: Plant) -> None:
     plant.replace(
         config,
         "_rope",
-        lambda rope, fields: (fields.number("rope_theta", 10000.0), None),
+        lambda _rope, _path, said: (said.rope_theta, None),
     )
 
 
 @fault(expects={"F-LOAD-063": "fields"}, blast=_BLAST, seen_in="Qwen3#927, vLLM#1136")
 def generation_config_ignored(plant: Plant) -> None:
     """Stop ids of generation_config.json are not read."""
-    _config(plant, lambda config: replace(config, eos_token_ids=config.eos_token_ids[:1]))
+    _config(plant, lambda config: structs.replace(config, eos_token_ids=config.eos_token_ids[:1]))
 
 
 @fault(expects={"F-LOAD-065": "typed"}, blast=_BLAST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from conformance.faults.layers import change_torch_step
 from conformance.faults.planting import Plant, fault
@@ -21,7 +21,7 @@ def _frequencies(plant, change):
 @fault(expects={"F-LOAD-063": "theta_is_used", **_LONG}, blast=_BLAST, seen_in="realizar d173967d, koboldcpp#426")
 def theta_10000(plant: Plant) -> None:
     """Rotary theta is 10000 whatever the configuration says."""
-    _frequencies(plant, lambda original, config: original(replace(config, rope_theta=10000.0)))
+    _frequencies(plant, lambda original, config: original(structs.replace(config, rope_theta=10000.0)))
 
 
 @fault(expects=_LONG, blast=_BLAST, seen_in="realizar 2f5b5699")

@@ -274,10 +274,10 @@ def greedy_is_drawn(plant: Plant) -> None:
 
     dice = random.SystemRandom()
 
-    def drawn(_greedy, decoding, _request, id_limit, limit, _every):
+    def drawn(_greedy, decoding, _request, limit, _every):
         logits = decoding.logits
         for count in range(1, limit + 1):
-            seen = logits[:id_limit].clone()
+            seen = logits[: decoding.id_limit].clone()
             if dice.random() < 0.1:
                 seen[int(seen.argmax())] = float("-inf")
             token = generate.best_id(seen, decoding.position - 1)

@@ -35,6 +35,7 @@ from reference_engine.formats.apr_layout import (
     header_crc,
 )
 from reference_engine.formats.byte_level import Vocabulary, tokenizer_json
+from reference_engine.formats.carried import CarriedFiles
 from reference_engine.formats.layout import padded, require_apart, require_no_biases
 from reference_engine.header import DTYPE_BITS, U64_MAX, Header, TensorEntry
 
@@ -68,7 +69,7 @@ class AprFile(TensorFile):
         data_bytes = size - FOOTER_BYTES - header.data_offset
         require_apart(self.path, self.format, tensors.values(), data_bytes, ALIGNMENT)
         metadata = _Metadata(self.path, raw)
-        self._side_files = SideFiles(Path(self.path), metadata.carried(tensors))
+        self._side_files = CarriedFiles(Path(self.path), metadata.carried(tensors))
         return Header(tensors, metadata.texts(), header.data_offset)
 
     def _checked(self, raw: bytearray, size: int) -> AprHeader:

@@ -19,6 +19,7 @@ from reference_engine.config import LLAMA
 from reference_engine.errors import InvalidFile, UnsupportedDtype, quote
 from reference_engine.files import CONFIG, TOKENIZER, TOKENIZER_CONFIG, SideFiles, TensorFile
 from reference_engine.formats.byte_level import Vocabulary, tokenizer_json
+from reference_engine.formats.carried import CarriedFiles
 from reference_engine.formats.gguf_names import ARCHITECTURES, Reordered, checkpoint_name, reordered_heads
 from reference_engine.formats.gguf_walk import GgufHeader, GgufTensor, walk_header
 from reference_engine.formats.layout import require_apart, require_no_biases
@@ -72,7 +73,7 @@ class GgufFile(TensorFile):
             tensors[entry.name] = entry
         data_bytes = self.size - header.data_start
         require_apart(self.path, self.format, tensors.values(), max(0, data_bytes), header.alignment)
-        self._side_files = SideFiles(Path(self.path), _carried(self._keys, tensors))
+        self._side_files = CarriedFiles(Path(self.path), _carried(self._keys, tensors))
         self._reordered = sorted(self._reorderings(tensors, header))
         return Header(tensors, self._keys.scalars(), header.data_start)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from reference_engine.errors import InvalidFile, ReadFailed
-from reference_engine.files import SafeTensorsFile, TensorFile, open_regular
+from reference_engine.errors import InvalidFile
+from reference_engine.files import SafeTensorsFile, TensorFile, open_regular, reading
 from reference_engine.formats.apr_file import AprFile
 from reference_engine.formats.gguf_file import GgufFile
 
@@ -42,8 +42,5 @@ def _kind(begin: bytes) -> type[TensorFile]:
 
 
 def _first_bytes(path: str | Path) -> bytes:
-    with os.fdopen(open_regular(path), "rb", buffering=0) as file:
-        try:
-            return file.read(SNIFFED_BYTES) or b""
-        except OSError as error:
-            raise ReadFailed(os.fspath(path), error.strerror or str(error)) from None
+    with os.fdopen(open_regular(path), "rb", buffering=0) as file, reading(os.fspath(path)):
+        return file.read(SNIFFED_BYTES) or b""

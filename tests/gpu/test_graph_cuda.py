@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import importlib.util
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -118,7 +118,7 @@ def test_stop_ids_limits_and_sampling_are_those_of_eager_steps(checkpoint, devic
     model, eager = load(checkpoint, device), load(checkpoint, device, graphs=False)
     free = run(eager, 40).ids
     for stop in free[:7]:
-        model.config = eager.config = dataclasses.replace(eager.config, eos_token_ids=(stop,))
+        model.config = eager.config = msgspec.structs.replace(eager.config, eos_token_ids=(stop,))
         found, expected = run(model, 40, ignore_eos=False), run(eager, 40, ignore_eos=False)
         assert (found.ids, found.stop_id, found.positions) == (expected.ids, expected.stop_id, expected.positions)
     for count in range(8):

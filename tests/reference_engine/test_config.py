@@ -58,7 +58,8 @@ def test_new_spelling(tmp_path):
 @pytest.mark.parametrize("key", ["rope_parameters", "rope_scaling"])
 def test_llama3_scaling_in_both_spellings(tmp_path, key):
     config = read(tmp_path, architectures=["LlamaForCausalLM"], **{key: LLAMA3})
-    assert config.rope_scaling == RopeScaling(8.0, 1.0, 4.0, 8192)
+    scaling = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_positions=8192)
+    assert config.rope_scaling == scaling
     assert not config.qkv_bias
 
 
@@ -152,6 +153,24 @@ def test_absent_config_and_config_that_is_no_object(tmp_path):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InvalidModel):
             read_config(SideFiles(tmp_path))
+
+
+def test_a_multimodal_wrapper_is_called_so_and_not_incomplete(tmp_path):
+    with pytest.raises(InvalidModel, match="multimodal"):
+        read(tmp_path, hidden_size="absent", text_config={"hidden_size": 64})
+
+
+@pytest.mark.parametrize(
+    "rope", [{"rope_type": "default", "factor": 8.0}, {"rope_type": "llama3", "beta_fast": 32.0} | LLAMA3]
+)
+def test_what_is_said_of_the_rotation_and_not_known_is_refused(tmp_path, rope):
+    with pytest.raises(InvalidModel, match="rope_parameters"):
+        read(tmp_path, rope_parameters=rope)
+
+
+def test_stop_ids_of_the_generation_config_are_checked_as_its_own(tmp_path):
+    with pytest.raises(InvalidModel, match="generation_config"):
+        read(tmp_path, {"eos_token_id": "5"})
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "fp8"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
 
+import msgspec
 import pytest
 import torch
 
@@ -98,7 +98,7 @@ def test_buckets_double_up_to_the_capacity_and_no_step_allocates_state(f32):
 def test_what_follows_a_stop_id_is_cut_off(f32, read_every, stop_at):
     free = run(f32, None, PROMPT, 12)
     stop = free.ids[stop_at]
-    f32.config = dataclasses.replace(f32.config, eos_token_ids=(stop,))
+    f32.config = msgspec.structs.replace(f32.config, eos_token_ids=(stop,))
     found = run(f32, Decoder(read_every=read_every), PROMPT, 12, ignore_eos=False)
     first = free.ids.index(stop)
     assert (found.ids, found.finish_reason, found.stop_id) == (free.ids[:first], "stop", stop)
@@ -107,7 +107,7 @@ def test_what_follows_a_stop_id_is_cut_off(f32, read_every, stop_at):
 
 @pytest.mark.parametrize("room", [0, 1, 2, 3, 5])
 def test_positions_run_out_exactly(f32, room):
-    f32.config = dataclasses.replace(f32.config, max_positions=len(PROMPT) + room)
+    f32.config = msgspec.structs.replace(f32.config, max_positions=len(PROMPT) + room)
     recorder = Recorder()
     found = run(f32, Decoder(step=recorder, first_bucket=8, read_every=4), PROMPT, 100)
     assert (len(found.ids), found.finish_reason) == (room + 1, "length")
@@ -176,7 +176,7 @@ def test_memory_full_of_nan_is_cleared_first(f32):
 
 
 def test_damage_behind_a_stop_id_is_not_looked_at(f32):
-    f32.config = dataclasses.replace(f32.config, eos_token_ids=(9,))
+    f32.config = msgspec.structs.replace(f32.config, eos_token_ids=(9,))
     calls = iter([9, None, None, None])
 
     def step(_model, _state, _length):

@@ -41,6 +41,14 @@ def test_run_prints_the_answer_and_nothing_else(tied):
     assert again == (0, out, "")
 
 
+def test_a_prompt_may_stand_behind_options_and_begin_with_a_dash(tied):
+    _, out, _ = apr("run", tied.path, "hello", "--no-gpu", "--max-tokens", 5)
+    assert apr("run", "--no-gpu", tied.path, "-n", 5, "hello") == (0, out, "")
+    code, dashed, err = apr("run", tied.path, "--no-gpu", "-n", 5, "--json", "--", "--raw")
+    assert (code, err) == (0, "")
+    assert json.loads(dashed)["prompt_tokens"] > 0
+
+
 def test_json_parses_and_tells_what_was_used(tied):
     code, out, err = apr("run", tied.path, "hello", "--no-gpu", "--max-tokens", 6, "--json")
     assert (code, err) == (0, "")

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 
+import msgspec
 import pytest
 import torch
 
@@ -33,7 +34,7 @@ def ids_of(model, **options):
 
 
 def set_eos(model, *eos):
-    model.config = dataclasses.replace(model.config, eos_token_ids=eos)
+    model.config = msgspec.structs.replace(model.config, eos_token_ids=eos)
 
 
 def decoder_of(logits):
@@ -194,6 +195,6 @@ def test_empty_prompt_needs_a_bos(engine, tied, cpu):
     with pytest.raises(InvalidArgument, match="empty"):
         engine.infer(GenerationRequest(engine.raw_prompt(""), 4))
     other = Engine.load(tied.path, cpu)
-    other.model.config = dataclasses.replace(other.model.config, bos_token_id=0)
+    other.model.config = msgspec.structs.replace(other.model.config, bos_token_id=0)
     assert other.raw_prompt("") == [0]
     assert other.infer(GenerationRequest(other.raw_prompt(""), 4, ignore_eos=True)).prompt_tokens == 1

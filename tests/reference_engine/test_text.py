@@ -22,7 +22,7 @@ def tokenizer(tied):
 
 
 def template(source, **variables):
-    return ChatTemplate("chat_template.jinja", source, {"bos_token": "", "eos_token": "", **variables})
+    return ChatTemplate("chat_template.jinja", source, variables)
 
 
 @pytest.mark.parametrize("text", ["hello world", "", "où est 日本語 привет 😀\n\n  x", " lead", "a\0b"])
@@ -47,7 +47,7 @@ def test_streaming_holds_back_incomplete_characters(tokenizer):
     text = "日本語 😀 où"
     ids = tokenizer.encode("ζ😀ξ日", allow_special=False)
     stream = tokenizer.stream()
-    pieces = [stream.push(token) for token in ids]
+    pieces = [stream(token) for token in ids]
     assert "".join(pieces) == "ζ😀ξ日"
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
     assert text == tokenizer.decode(tokenizer.encode(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+import msgspec
 import pytest
 import torch
 
@@ -47,7 +48,7 @@ def test_a_model_of_the_common_block_takes_the_fused_step(model, monkeypatch):
     "change", [{"out_bias": True}, {"mlp_bias": True}, {"qk_norm": True}, {"windows": (None, 8, None)}]
 )
 def test_what_the_kernels_do_not_know_is_declined(model, change):
-    model.config = dataclasses.replace(model.config, **change)
+    model.config = msgspec.structs.replace(model.config, **change)
     choice = choosing.fused_step(model)
     assert choice.step is None
     assert "do not know" in choice.reason
