@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from reference_engine.weights import LayerWeights
 
 EMBED_BLOCK = 1024
+# Said to every kernel, as versions of Triton differ in what they take for granted, and results must not.
+FUSED_PRODUCTS = {"enable_fp_fusion": True}
 
 
 class Scratch:
@@ -117,7 +119,7 @@ class FusedStep:
         width = config.hidden_size
         yield Launch(
             embed, (-(-width // EMBED_BLOCK),), (state.token, weights.embedding, scratch.hidden, width),
-            {"BLOCK": EMBED_BLOCK, "OVERLAP": plan.overlap},
+            {"BLOCK": EMBED_BLOCK, "OVERLAP": plan.overlap} | FUSED_PRODUCTS,
         )  # fmt: skip
         for layer, pairs in zip(layers, state.cache.pairs, strict=False):
             yield from self._layer(layer, pairs, state, length)
@@ -195,6 +197,6 @@ class FusedStep:
         return names | self._options(tile.warps)
 
     def _options(self, warps: int) -> dict[str, Any]:
-        options = {"OVERLAP": self.plan.overlap, "num_warps": warps}
+        options = {"OVERLAP": self.plan.overlap, "num_warps": warps} | FUSED_PRODUCTS
         # Compilers of other devices do not know the option.
         return options | {"launch_pdl": True} if self.plan.overlap else options
