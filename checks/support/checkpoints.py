@@ -60,9 +60,9 @@ def checkpoint_with_dtype(stand: Stand, dtype: str) -> tuple[Path, str]:
     return target, name
 
 
-def with_eos(stand: Stand, ids: list[int]) -> Path:
-    """The checkpoint with another list of stop ids, in config.json and generation_config.json alike."""
-    target = copy_of(stand, "eos-" + "-".join(map(str, ids)) + f"-{stand.random.randrange(1 << 30)}")
+def with_eos(stand: Stand, ids: list[int], source: Path | None = None) -> Path:
+    """The checkpoint (or another one) with other stop ids, in config.json and generation_config.json alike."""
+    target = copy_of(stand, "eos-" + "-".join(map(str, ids)) + f"-{stand.random.randrange(1 << 30)}", source)
     for name in ("config.json", "generation_config.json"):
         file = target / name
         if file.exists():
