@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from checks.support.copying import observe_copies
 from checks.support.devices import witness_memory
-from checks.support.growing import grown_by_uploads, source_of
+from checks.support.growing import grown_by_models, grown_by_uploads, source_of
 from checks.support.misuse import observe_dropped_storages
 from checks.support.pool import sample
 from checks.support.tensors import (
@@ -18,10 +18,11 @@ from checks.support.tensors import (
 from checks.support.timing import link_rates
 from checks.support.transfer import Payload, round_trip, uploaded
 from conformance.observations import Sample
-from conformance.protocol.messages import Account, Drop, Handle, LoadFile, StoredTensor, Upload
+from conformance.protocol.messages import Account, Capability, Drop, Handle, LoadFile, StoredTensor, Upload
 from conformance.trial.stand import Stand
 
 KIB, MIB = 1024, 1024 * 1024
+_SMALL_MODEL = 100 * MIB
 
 
 def test_f_mem_021(stand: Stand) -> None:
@@ -144,6 +145,8 @@ def test_f_mem_032(stand: Stand) -> None:
         arrived = stand.engine.call("storage.download", Handle(last))
         stand.equal("uploads/arrived", expected=sent.sha256, observed=arrived.sha256, note="what was cycled is real")
         observe_dropped_storages(stand, device.handle)
+    if Capability.MODEL in stand.engine.info.capabilities and stand.plan.model.nbytes <= _SMALL_MODEL:
+        stand.observe(grown_by_models(stand))
 
 
 def test_f_mem_033(stand: Stand) -> None:

@@ -42,7 +42,7 @@ def test_f_err_091(stand: Stand) -> None:
 def test_f_err_092(stand: Stand) -> None:
     if not stand.needs_gpu(*stand.row.observes):
         return
-    golden, large = first_golden(stand), geometry_checkpoint("F32")
+    large = geometry_checkpoint("F32")
     with device_filled(stand) as free:
         try:
             stand.engine.call("model.load", ModelLoad(str(large), stand.model_device, "F32"))
@@ -51,6 +51,12 @@ def test_f_err_092(stand: Stand) -> None:
         else:
             stand.failed("typed/load", "accepted", f"a model was loaded with {free} bytes free")
         observe_clear_failure(stand, "run", run_on(stand, large), ["memory"])
+    _observe_serving(stand)
+
+
+def _observe_serving(stand: Stand) -> None:
+    """Observe `serves_afterwards`: after all that was refused, a whole model is loaded and answers."""
+    golden = first_golden(stand)
     with loaded_model(stand) as model:
         answer = stand.engine.call(
             "generate", Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
@@ -63,8 +69,9 @@ def test_f_err_093(stand: Stand) -> None:
         stand.equal("control_loads", expected=True, observed=True)
     for case, (path, names) in broken_checkpoints(stand).items():
         observe_refused_load(stand, case, path, NOT_A_MODEL, names)
-        if case in {"truncated", "no-config", "foreign", "directory-empty"}:
+        if case in {"truncated", "no-config", "foreign", "hostile-name", "directory-empty"}:
             observe_clear_failure(stand, case, run_on(stand, path), names)
+    _observe_serving(stand)
 
 
 def test_f_err_094(stand: Stand) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from checks.support.arrangements import observe_arrangements, observe_widened
 from checks.support.checkpoints import copy_of, tensors_of
 from checks.support.devices import bare_process_memory, witness_memory
 from checks.support.errors import observe_refused_load
 from checks.support.quality import first_golden, loaded_from, loaded_model
+from checks.support.settings import observe_heads, observe_settings
 from checks.support.tensors import write_safetensors
 from checks.support.weights import WEIGHTS, Perturbable, changed_config, negated, without, zeroed
 from conformance.corpus.geometry import GOLDENS as GEOMETRY_GOLDENS
@@ -40,6 +42,8 @@ def test_f_load_056(stand: Stand) -> None:
                 request = Generate(model.handle, golden.max_tokens, prompt_ids=list(golden.prompt_ids))
                 answer = stand.engine.call("generate", request)
                 stand.equal(f"answers/{variant}", expected=list(golden.ids), observed=list(answer.ids))
+    observe_arrangements(stand)
+    observe_widened(stand)
     if stand.needs_gpu("in_vram", "geometry_answers"):
         _observe_geometry(stand)
 
@@ -142,6 +146,8 @@ def test_f_load_063(stand: Stand) -> None:
     changed = changed_config(stand, "theta", lambda c: _set_theta(c, 10000.0))
     with loaded_from(stand, changed) as model:
         stand.equal("theta_is_used", expected=False, observed=bool(np.array_equal(plain, _logits(stand, model.handle))))
+    observe_settings(stand, plain)
+    observe_heads(stand)
     malformed: dict[str, Any] = {
         "hidden_size": "64",
         "num_hidden_layers": -1,

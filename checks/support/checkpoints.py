@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from checks.support.tensors import write_safetensors
+from conformance.corpus.variants import derive
 from conformance.trial.stand import Stand
 
 _WEIGHTS = "model.safetensors"
@@ -60,9 +61,9 @@ def checkpoint_with_dtype(stand: Stand, dtype: str) -> tuple[Path, str]:
     return target, name
 
 
-def with_eos(stand: Stand, ids: list[int]) -> Path:
-    """The checkpoint with another list of stop ids, in config.json and generation_config.json alike."""
-    target = copy_of(stand, "eos-" + "-".join(map(str, ids)) + f"-{stand.random.randrange(1 << 30)}")
+def with_eos(stand: Stand, ids: list[int], source: Path | None = None) -> Path:
+    """The checkpoint (or another one) with other stop ids, in config.json and generation_config.json alike."""
+    target = copy_of(stand, "eos-" + "-".join(map(str, ids)) + f"-{stand.random.randrange(1 << 30)}", source)
     for name in ("config.json", "generation_config.json"):
         file = target / name
         if file.exists():
@@ -137,6 +138,22 @@ def _uneven_heads(config: dict[str, object]) -> None:
     config["num_key_value_heads"] = heads - 1 if heads > 2 else heads + 1
 
 
+def _missing_shard(stand: Stand, case: str) -> tuple[Path, list[str]]:
+    target = copy_of(stand, case, derive(stand.model_directory, "sharded"))
+    shard = max(target.glob("*.safetensors"))
+    shard.unlink()
+    return target, [shard.name]
+
+
+def _hostile_name(stand: Stand, case: str) -> tuple[Path, list[str]]:
+    """A name with a line end and a terminal's escape sequence, in the part of the header that must be complained of."""
+    target = copy_of(stand, case)
+    entry = {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}
+    header = json.dumps({"evil\nerror: all is well\x1b[31m": entry}).encode()
+    (target / _WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    return target, [_WEIGHTS]
+
+
 def _empty_directory(stand: Stand, case: str) -> tuple[Path, list[str]]:
     target = stand.directory / case
     target.mkdir()
@@ -156,5 +173,7 @@ _BROKEN: dict[str, Callable[[Stand, str], tuple[Path, list[str]]]] = {
     "config-layers-beyond": _config(lambda c: c.update(num_hidden_layers=99), "model.layers."),
     "missing-tensor": _missing_tensor,
     "wrong-shape": _wrong_shape,
+    "shard-missing": _missing_shard,
+    "hostile-name": _hostile_name,
     "directory-empty": _empty_directory,
 }

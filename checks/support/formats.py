@@ -27,11 +27,12 @@ from conformance.corpus.apr_writing import APR_NAME
 from conformance.corpus.checkpoint import CheckpointInvalid
 from conformance.corpus.gguf_writing import GGUF_NAME
 from conformance.corpus.goldens import GoldenCase
-from conformance.corpus.variants import VARIANTS
+from conformance.corpus.variants import VARIANTS, as_gguf, derive
 from conformance.protocol.messages import Generation, ModelLoaded
 from conformance.trial.stand import NotTried, Stand
 
 _CASES_IN_REHEARSAL = 6
+_OTHER_ALIGNMENT = 256
 _CHANGED = "model.layers.0.mlp.down_proj.weight"
 
 
@@ -84,6 +85,7 @@ def compare_with_safetensors(stand: Stand, form: Format) -> None:
             bits = _sha256(logits[case.name])
             stand.equal(f"logits_bits/{case.name}", expected=bits, observed=_sha256(here), hardening=True)
     _observe_whose_weights(stand, form, cases[0], logits[cases[0].name])
+    _observe_other_writings(stand, form, cases[0])
 
 
 def _observe_peer(stand: Stand, model: ModelLoaded, cases: Sequence[GoldenCase], told: dict[str, Generation]) -> None:
@@ -114,13 +116,46 @@ def _observe_whose_weights(stand: Stand, form: Format, case: GoldenCase, plain: 
         stand.observe(between("other_weights_beside", plain, logits_at(stand, model, case)))
 
 
+def _observe_other_writings(stand: Stand, form: Format, case: GoldenCase) -> None:
+    """Observe `other_writings/<dtype>`: halves, with a head of their own, and in GGUF aligned as the file says.
+
+    The limits are wide: an engine may compute in the halves that it finds. A half read as the other one, a tensor that
+    begins elsewhere, or the embedding in the head's place is further off by far.
+    """
+    headed = copy_of(stand, "headed", _with_head(stand.model_directory))
+    _negate(headed / WEIGHTS, "lm_head.weight")
+    for dtype in ("F16", "BF16"):
+        stored, made = stand.directory / f"stored-{dtype}", stand.directory / f"made-{dtype}"
+        for directory in (stored, made):
+            directory.mkdir()
+        VARIANTS[dtype.lower()](headed, stored)
+        with loaded_from(stand, stored) as model:
+            plain = logits_at(stand, model, case)
+        if form is GGUF:
+            as_gguf(stored, made, dtype, _OTHER_ALIGNMENT)
+        with loaded_from(stand, made / form.file if form is GGUF else form.write(stored, made)) as model:
+            stand.observe(between(f"other_writings/{dtype}", plain, logits_at(stand, model, case)))
+
+
+def _with_head(source: Path) -> Path:
+    """The checkpoint with a head of its own."""
+    try:
+        return derive(source, "untied")
+    except CheckpointInvalid:
+        return source
+
+
+def _negate(file: Path, name: str) -> None:
+    tensors = tensors_of(file)
+    dtype, shape, payload = tensors[name]
+    tensors[name] = (dtype, shape, negated(dtype, payload))
+    write_safetensors(file, tensors)
+
+
 def _change(file: Path) -> None:
     if not file.is_file():
         raise NotTried("the checkpoint is sharded; changed copies are made of single files")
-    tensors = tensors_of(file)
-    dtype, shape, payload = tensors[_CHANGED]
-    tensors[_CHANGED] = (dtype, shape, negated(dtype, payload))
-    write_safetensors(file, tensors)
+    _negate(file, _CHANGED)
 
 
 def _sha256(values: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from checks.support.devices import growth_over, small_product
+from checks.support.quality import loaded_model
 from checks.support.tensors import bits_of, host_tensor
 from checks.support.transfer import uploaded
 from conformance.observations import Growth
@@ -42,6 +43,16 @@ def grown_by_uploads(stand: Stand, sent: TensorData, device: int) -> Growth:
         stand.engine.call("storage.drop", Drop([handle]))
 
     return growth_over(stand, "uploads", cycle, count=UPLOADS, warm_up=UPLOADS_WARM_UP, device=device)
+
+
+def grown_by_models(stand: Stand) -> Growth:
+    """F-MEM-032: a model loaded and unloaded, again and again; its weights are storages that are dropped together."""
+
+    def cycle() -> None:
+        with loaded_model(stand):
+            pass
+
+    return growth_over(stand, "uploads/models", cycle, count=UPLOADS, warm_up=UPLOADS_WARM_UP)
 
 
 def grown_by_cycles(stand: Stand) -> tuple[Growth, list[bool]]:

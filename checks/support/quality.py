@@ -97,6 +97,13 @@ def chat_golden(stand: Stand) -> tuple[GoldenCase, str]:
     return chosen, as_messages(chosen)[0].content
 
 
+def beyond_ascii_golden(stand: Stand) -> GoldenCase | None:
+    """A one-line golden answer to a single user turn, with most characters of several bytes; None if none has any."""
+    plain = [case for case in stand.goldens.run.cases if _is_plain_turn(case) and "\n" not in case.text.strip()]
+    chosen = max(plain, key=lambda case: len(case.text.encode()) - len(case.text), default=None)
+    return chosen if chosen is not None and not chosen.text.isascii() else None
+
+
 def _is_awkward(text: str) -> bool:
     """Whether a terminal may show it in pieces."""
     return "\n" in text or not text.isascii()

@@ -21,7 +21,7 @@ _FILE_TYPES = {
 _ARCHITECTURES = ("qwen2", "llama")
 
 
-def write_gguf(path: Path, source: Path, tensors: dict[str, Array], dtype: str) -> None:
+def write_gguf(path: Path, source: Path, tensors: dict[str, Array], dtype: str, alignment: int | None = None) -> None:
     """Write a GGUF file.
 
     Args:
@@ -29,6 +29,7 @@ def write_gguf(path: Path, source: Path, tensors: dict[str, Array], dtype: str) 
         source: The checkpoint directory; its config, tokenizer and template become GGUF's keys.
         tensors: Under the checkpoint's names, in `dtype` (BF16 as uint16 bits); one-dimensional ones in F32.
         dtype: F32, F16 or BF16.
+        alignment: Of the tensors' data in bytes, a power of two; None is the format's own, and not written down.
 
     Raises:
         CheckpointInvalid: The architecture is neither qwen2 nor llama, or the tokenizer is no byte-level BPE.
@@ -38,6 +39,8 @@ def write_gguf(path: Path, source: Path, tensors: dict[str, Array], dtype: str) 
     if architecture not in _ARCHITECTURES:
         raise CheckpointInvalid(source, f"model_type {architecture!r} is neither qwen2 nor llama")
     writer = GGUFWriter(path, architecture)
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
     _add_shape(writer, config)
     writer.add_file_type(_FILE_TYPES[dtype])
     _add_tokenizer(writer, source, config)

@@ -130,7 +130,8 @@ def _trimmed(source: Path, made: Path) -> None:
     _with_rows(source, made, Tokenizer.from_file(str(source / "tokenizer.json")).get_vocab_size())
 
 
-def _gguf(source: Path, made: Path, dtype: str) -> None:
+def as_gguf(source: Path, made: Path, dtype: str, alignment: int | None = None) -> None:
+    """Write the checkpoint in `source` as a GGUF file of this dtype into `made`; see `write_gguf`."""
     tensors = read_checkpoint(source)
     write_gguf(
         made / GGUF_NAME,
@@ -138,6 +139,7 @@ def _gguf(source: Path, made: Path, dtype: str) -> None:
         {name: convert(values, stored, "F32" if values.ndim == 1 else dtype)
          for name, (stored, values) in tensors.items()},
         dtype,
+        alignment,
     )  # fmt: skip
 
 
@@ -168,8 +170,8 @@ VARIANTS: dict[str, Callable[[Path, Path], None]] = {
     "untied": _untied,
     "extended": _extended,
     "trimmed": _trimmed,
-    "gguf-f32": lambda source, made: _gguf(source, made, "F32"),
-    "gguf-f16": lambda source, made: _gguf(source, made, "F16"),
-    "gguf-bf16": lambda source, made: _gguf(source, made, "BF16"),
+    "gguf-f32": lambda source, made: as_gguf(source, made, "F32"),
+    "gguf-f16": lambda source, made: as_gguf(source, made, "F16"),
+    "gguf-bf16": lambda source, made: as_gguf(source, made, "BF16"),
     "apr": lambda source, made: write_apr(made / APR_NAME, source, read_checkpoint(source)),
 }

@@ -257,3 +257,44 @@ def system_text_answered(plant: Plant) -> None:
         return text
 
     plant.replace(cli.Session, "answer", remarking)
+
+
+@fault(expects={"F-INT-097": "json_answer"}, blast=("int",))
+def json_put_together_by_hand(plant: Plant) -> None:
+    """Texts stand in the JSON as they are: a quotation mark ends them."""
+
+    def spelled(value: Any) -> str:
+        return f'"{value}"' if isinstance(value, str) else json.dumps(value)
+
+    def by_hand(text: str, structured: bool) -> str:
+        if not structured:
+            return text
+        return "{" + ", ".join(f'"{name}": {spelled(value)}' for name, value in json.loads(text).items()) + "}\n"
+
+    _answers(plant, by_hand)
+
+
+@fault(expects={"F-INT-097": "json_answer"}, blast=("int",))
+def json_with_nan(plant: Plant) -> None:
+    """A rate that cannot be computed is NaN, which is a number to Python and none to JSON."""
+
+    def without_rate(text: str, structured: bool) -> str:
+        return json.dumps(json.loads(text) | {"tok_per_sec": float("nan")}) + "\n" if structured else text
+
+    _answers(plant, without_rate)
+
+
+@fault(expects={"F-INT-097": "answer"}, blast=("int",), seen_in="exo#1691, ferrox#124")
+def stream_splits_characters(plant: Plant) -> None:
+    """An answer that is printed as it comes is decoded token by token."""
+    from reference_engine.tokenizer import Tokenizer
+
+    plant.replace(Tokenizer, "stream", lambda _original, tokenizer: lambda token: tokenizer._backend.decode([token]))
+
+
+@fault(expects={"F-INT-096": "pipe_answer"})
+def turns_forgotten(plant: Plant) -> None:
+    """Each line of a conversation is answered as if it were the first."""
+    from reference_engine import cli
+
+    plant.replace(cli.Session, "answer", lambda original, session, messages: original(session, messages[-1:]))

@@ -177,3 +177,12 @@ def broken_model_is_an_internal_error(plant: Plant) -> None:
             raise KeyError(str(error)) from None
 
     plant.replace(weights, "_check", untyped)
+
+
+@fault(expects={"F-ERR-093": "one_line"}, blast=_TOLD)
+def names_told_as_they_are(plant: Plant) -> None:
+    """What a file calls its tensors stands in the message with its line ends and a terminal's escape sequences."""
+    from reference_engine import errors, header
+
+    plant.replace(errors.EngineError, "__str__", lambda _original, error: error._message())
+    plant.replace(header, "quote", lambda _original, text: text)

@@ -150,3 +150,53 @@ def format_by_name_alone(plant: Plant) -> None:
     from reference_engine.files import SafeTensorsFile
 
     plant.replace(checkpoint, "open_tensors", lambda _original, path: SafeTensorsFile(path))
+
+
+def _head_from_embedding(tensors: dict[str, Any]) -> dict[str, Any]:
+    head = "lm_head.weight"
+    return tensors | {head: tensors["model.embed_tokens.weight"]._replace(name=head)} if head in tensors else tensors
+
+
+@fault(expects={"F-QUAL-076": "other_writings"}, blast=_GGUF)
+def gguf_head_unread(plant: Plant) -> None:
+    """A GGUF file's own output matrix is not read; the embedding serves as one."""
+    _entries(plant, "gguf", _head_from_embedding)
+
+
+@fault(expects={"F-QUAL-077": "other_writings"}, blast=_APR)
+def apr_head_unread(plant: Plant) -> None:
+    """An APR file's own head is not read; the embedding serves as one."""
+    _entries(plant, "apr", _head_from_embedding)
+
+
+def _taken_for(old: str, new: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda tensors: {
+        name: entry._replace(dtype=new) if entry.dtype == old else entry for name, entry in tensors.items()
+    }
+
+
+@fault(expects={"F-QUAL-076": "other_writings"}, blast=_GGUF, seen_in="realizar c55c7649")
+def gguf_bf16_as_f16(plant: Plant) -> None:
+    """BF16 of a GGUF file is taken for F16."""
+    _entries(plant, "gguf", _taken_for("BF16", "F16"))
+
+
+@fault(expects={"F-QUAL-077": "other_writings"}, blast=_APR, seen_in="realizar cc793313")
+def apr_f16_as_bf16(plant: Plant) -> None:
+    """F16 of an APR file is taken for BF16."""
+    _entries(plant, "apr", _taken_for("F16", "BF16"))
+
+
+@fault(expects={"F-QUAL-076": "engine"}, blast=_GGUF)
+def gguf_alignment_assumed(plant: Plant) -> None:
+    """The data of a GGUF file is looked for at the next multiple of 32, whatever alignment the file names."""
+    from reference_engine.formats import gguf_file
+
+    usual = 32
+
+    def assumed(walk: Any, *arguments: Any) -> Any:
+        header = walk(*arguments)
+        begin = header.data_start - (header.alignment - usual if header.alignment > usual else 0)
+        return header._replace(data_start=begin, alignment=usual)
+
+    plant.replace(gguf_file, "walk_header", assumed)

@@ -151,3 +151,144 @@ def _copied(weights):
         final_norm=weights.final_norm.clone(),
         lm_head=weights.lm_head.clone(),
     )
+
+
+def _setting_unread(plant, name):
+    from reference_engine import config
+
+    def lenient(refuse, fields, family):
+        fields.raw.pop(name, None)
+        refuse(fields, family)
+
+    plant.replace(config, "_refuse_unsupported", lenient)
+
+
+@fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST)
+def activation_unread(plant: Plant) -> None:
+    """`hidden_act` is not read: what is to be GELU is SiLU."""
+    _setting_unread(plant, "hidden_act")
+
+
+@fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST)
+def quantization_unread(plant: Plant) -> None:
+    """`quantization_config` is not read: quantized weights would be taken for what they look like."""
+    _setting_unread(plant, "quantization_config")
+
+
+@fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST, seen_in="llama.cpp before Llama 3.1")
+def rope_scaling_unread(plant: Plant) -> None:
+    """`rope_scaling` is not read: positions are those of the model before its context was extended."""
+    from reference_engine import config
+
+    def bare(rope, fields):
+        fields.raw.pop("rope_scaling", None)
+        return rope(fields)
+
+    plant.replace(config, "_rope", bare)
+
+
+@fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST, seen_in="llama.cpp, of Qwen2")
+def window_unread(plant: Plant) -> None:
+    """A sliding window that the configuration switches on is not used."""
+    from reference_engine import config
+
+    plant.replace(config, "_windows", lambda windows, *given: tuple(None for _ in windows(*given)))
+
+
+@fault(expects={"F-LOAD-063": "heads"}, blast=_BLAST)
+def groups_of_two_heads(plant: Plant) -> None:
+    """Keys and values are found as if two query heads shared them, however many do."""
+    from reference_engine.model import SafeTensorsCudaModel
+
+    def dealt(attention, self, x, layer, *rest):
+        groups, heads, size = self.config.num_kv_heads, self.config.num_heads, self.config.head_dim
+        read = [group * (heads // groups) // 2 % groups for group in range(groups)]
+        first = [heads + part * groups + group for part in range(2) for group in read]
+        rows = [head * size + row for head in (*range(heads), *first) for row in range(size)]
+        return attention(self, x, replace(layer, qkv=layer.qkv[rows], qkv_bias=layer.qkv_bias[rows]), *rest)
+
+    plant.replace(SafeTensorsCudaModel, "_attention", dealt)
+
+
+@fault(expects={"F-LOAD-056": "answers"}, blast=_BLAST, seen_in="mlx-lm, which reads all files of a name's pattern")
+def shards_by_their_names(plant: Plant) -> None:
+    """Of a sharded checkpoint every weights file in the directory is read, whether its index names it or not."""
+    from reference_engine import checkpoint
+
+    def all_of_them(open_files, self):
+        open_files(self)
+        if not self.path.name.endswith(checkpoint.INDEX_SUFFIX):
+            return
+        for path in sorted(self.directory.glob("*.safetensors")):
+            file = self._files.enter_context(checkpoint.SafeTensorsFile(path))
+            self.tensors |= {name: checkpoint.Located(file, entry) for name, entry in file.tensors.items()}
+
+    plant.replace(checkpoint.Checkpoint, "_open_files", all_of_them)
+
+
+@fault(expects={"F-ERR-093": "typed"}, blast=_BLAST)
+def absent_shard_filled_in(plant: Plant) -> None:
+    """What lies in a shard that is not there is made of other bytes of the checkpoint."""
+    from reference_engine import checkpoint
+
+    def patched(weight_map, path):
+        found = weight_map(path)
+        there = {shard for shard in found.values() if (path.parent / shard).exists()}
+        return {tensor: shard for tensor, shard in found.items() if shard in there}
+
+    plant.replace(checkpoint, "_weight_map", patched)
+    _missing_taken_from_elsewhere(plant)
+
+
+def _missing_taken_from_elsewhere(plant):
+    import math
+
+    from reference_engine import weights
+
+    def lenient(check, checkpoint, name, shape):
+        if name not in checkpoint.tensors and checkpoint.path.suffix == ".json":
+            some = max(checkpoint.tensors.values(), key=lambda located: located.entry.nbytes)
+            width = some.entry.nbytes // math.prod(some.entry.shape)
+            entry = some.entry._replace(name=name, shape=shape, begin=0, end=math.prod(shape) * width)
+            checkpoint.tensors[name] = replace(some, entry=entry)
+        check(checkpoint, name, shape)
+
+    plant.replace(weights, "_check", lenient)
+
+
+@fault(expects={"F-LOAD-056": "engine"}, blast=_BLAST, seen_in="caches of models, whose files are links")
+def links_followed_first(plant: Plant) -> None:
+    """A link to the weights is followed before the files beside it are looked for."""
+    from reference_engine import checkpoint
+
+    plant.replace(checkpoint, "weights_path", lambda path_of, path: path_of(path).resolve())
+
+
+@fault(expects={"F-LOAD-056": "engine"}, blast=_BLAST)
+def paths_of_plain_letters_only(plant: Plant) -> None:
+    """A path with a blank, or with a letter beyond ASCII, leads nowhere."""
+    import os
+
+    from reference_engine import errors, files
+
+    def plain(open_regular, path):
+        name = os.fspath(path)
+        if " " in name or not name.isascii():
+            raise errors.FileNotFound(name)
+        return open_regular(path)
+
+    plant.replace(files, "open_regular", plain)
+
+
+@fault(expects={"F-LOAD-056": "widened"}, blast=_BLAST)
+def f16_weights_through_bf16(plant: Plant) -> None:
+    """A model in F16 that is computed in F32 gets there through BF16, and loses three bits."""
+    from reference_engine import weights
+
+    def rounded(convert, batch, device):
+        convert(batch, device)
+        for located, target in batch:
+            if located.entry.dtype == "F16":
+                target.copy_(target.bfloat16())
+
+    plant.replace(weights, "_convert", rounded)

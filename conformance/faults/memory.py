@@ -176,3 +176,18 @@ def full_device_aborts(plant: Plant) -> None:
     from reference_engine import errors
 
     plant.replace(errors.OutOfDeviceMemory, "__init__", lambda _build, *_arguments: os.abort())
+
+
+@fault(expects={"F-MEM-032": "uploads"}, blast=("mem", "load", "qual"), seen_in="mold#50")
+def unloaded_weights_kept(plant: Plant) -> None:
+    """The weights of a model that was unloaded stay where they are."""
+    from reference_engine.model import SafeTensorsCudaModel
+
+    kept = []
+
+    def unload(original, model):
+        kept.append(model.weights)
+        model._weights = None
+        original(model)
+
+    plant.replace(SafeTensorsCudaModel, "unload", unload)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from conformance.faults.layers import change_layers, change_weights
+from conformance.faults.layers import change_layers, change_torch_step, change_weights
 from conformance.faults.planting import Plant, fault
 
 _BLAST = ("qual", "load", "build", "int", "perf", "err")
@@ -286,3 +286,65 @@ def second_chunk_alone(plant: Plant) -> None:
         return found
 
     plant.replace(model, "_causal_mask", alone)
+
+
+@fault(
+    expects={"F-QUAL-074": "however_reached"}, blast=_BLAST, seen_in="defaults of llama.cpp and of generation_config"
+)
+def repetition_penalised(plant: Plant) -> None:
+    """Ids that the sequence already has are made less likely by a tenth, though nobody asked for it."""
+    from reference_engine import generate
+
+    def penalised(original, decoding, request, id_limit, limit, read_every):
+        seen, logits = set(request.prompt_ids), decoding.logits
+        for count in range(1, limit + 1):
+            row = logits[:id_limit].clone()
+            index = [token for token in seen if token < len(row)]
+            row[index] = row[index].where(row[index] < 0, row[index] / 1.1)
+            token = int(row.argmax())
+            seen.add(token)
+            yield token
+            if count < limit:
+                decoding.feed(token)
+                logits = decoding.step()
+
+    plant.replace(generate, "_greedy_ids", penalised)
+
+
+@fault(expects=_IDS, blast=_BLAST)
+def epsilon_outside_the_root(plant: Plant) -> None:
+    """The norm's epsilon is added to the root instead of under it."""
+    from reference_engine.model import SafeTensorsCudaModel
+
+    def outside(norm, self, x, weight):
+        return x / (x.square().mean(-1, keepdim=True).sqrt() + self.config.rms_norm_eps) * weight
+
+    plant.replace(SafeTensorsCudaModel, "_norm", outside)
+
+
+@fault(expects={"F-QUAL-074": "however_reached"}, blast=_BLAST)
+def cache_of_eight_bits(plant: Plant) -> None:
+    """Decoding reads the prompt's keys and values as integers of eight bits, without a word."""
+    import torch
+
+    from reference_engine.decode import Decoding
+
+    def begun(begin, self, *arguments):
+        begin(self, *arguments)
+        pairs = self._state.cache.pairs
+        with torch.inference_mode():
+            step = pairs.abs().amax(-1, keepdim=True).clamp(min=1e-9) / 127
+            pairs.copy_((pairs / step).round() * step)
+
+    plant.replace(Decoding, "__init__", begun)
+
+
+@fault(expects={"F-QUAL-074": "however_reached"}, blast=_BLAST)
+def decoded_states_in_bfloat16(plant: Plant) -> None:
+    """While decoding, the head reads hidden states that were rounded to bfloat16."""
+
+    def rounded(original, model, state, length):
+        hidden = model.forward(state.token, state.position, length, state.cache)
+        return model.head(hidden.bfloat16().to(hidden.dtype))[0]
+
+    change_torch_step(plant, rounded)

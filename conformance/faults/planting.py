@@ -16,7 +16,7 @@ from conformance.reported import Reported
 
 AREAS = (
     "numerics", "rotary", "state", "loading", "memory", "transfer", "speed", "crash", "cuda",
-    "parsing", "dtypes", "honesty", "errors", "command_line", "build", "formats",
+    "parsing", "dtypes", "honesty", "errors", "command_line", "build", "formats", "leftovers", "templates",
 )  # fmt: skip
 WITNESS = "FALSIFY_FAULT_WITNESS"
 Replacement = Callable[..., Any]

@@ -287,3 +287,71 @@ def greedy_is_drawn(plant: Plant) -> None:
                 logits = decoding.step()
 
     plant.replace(generate, "_greedy_ids", drawn)
+
+
+@fault(expects={"F-QUAL-071": "at_the_limit"}, blast=_BLAST)
+def stop_at_the_limit_unseen(plant: Plant) -> None:
+    """The last id that is allowed is not looked at: a stop id there is emitted, and the reason is `length`."""
+    from reference_engine.engine import Engine
+
+    def unseen(infer, self, request, *rest):
+        told = infer(self, request, *rest)
+        if told.stop_id is None or len(told.ids) + 1 < request.max_tokens:
+            return told
+        return replace(told, ids=[*told.ids, told.stop_id], stop_id=None, finish_reason="length")
+
+    plant.replace(Engine, "infer", unseen)
+
+
+@fault(expects={"F-QUAL-071": "moved"}, blast=_BLAST)
+def first_id_never_stops(plant: Plant) -> None:
+    """An answer has at least one id: the first one is never looked at."""
+    from reference_engine import generate
+
+    def late(run, model, request, *rest):
+        stopping = frozenset(model.config.eos_token_ids)
+        if request.ignore_eos or not stopping:
+            yield from run(model, request, *rest)
+            return
+        bare = Reconfigured(model, eos_token_ids=())
+        outcome = rest[0]
+        for count, token in enumerate(run(bare, request, *rest)):
+            if count and token in stopping:
+                outcome.ids.pop()
+                outcome.finish_reason, outcome.stop_id = "stop", token
+                return
+            yield token
+
+    plant.replace(generate, "_run", late)
+
+
+@fault(expects={"F-QUAL-070": "context_end"}, blast=_BLAST)
+def prompts_cut_to_the_context(plant: Plant) -> None:
+    """A prompt that is longer than the context loses its beginning, and nobody is told."""
+    from reference_engine.engine import Engine
+
+    def cut(infer, self, request, *rest):
+        return infer(self, replace(request, prompt_ids=request.prompt_ids[-self.model.config.max_positions :]), *rest)
+
+    plant.replace(Engine, "infer", cut)
+
+
+@fault(expects={"F-QUAL-070": "context_end"}, blast=_BLAST)
+def end_of_the_context_unchecked(plant: Plant) -> None:
+    """A request that may go on past the last position breaks inside."""
+    from reference_engine import generate
+
+    def unchecked(run, model, request, *rest):
+        if len(request.prompt_ids) + request.max_tokens > model.config.max_positions:
+            raise IndexError("position out of range")
+        return run(model, request, *rest)
+
+    plant.replace(generate, "_run", unchecked)
+
+
+@fault(expects={"F-QUAL-069": "ids"}, blast=_BLAST)
+def last_of_equals_chosen(plant: Plant) -> None:
+    """Of equal logits the last one wins, where the lowest id should."""
+    from reference_engine import generate
+
+    plant.replace(generate, "best_id", lambda best, logits, position: len(logits) - 1 - best(logits.flip(0), position))

@@ -58,6 +58,7 @@ CORE: dict[str, tuple[str, ...]] = {
         "shapes.elements_wrap",
         "shapes.bytes_wrap",
         "shapes.dim_whole_float",
+        "shapes.dim_true_for_one",
         "shapes.dim_not_number",
         "offsets.not_numbers",
     ),
