@@ -231,12 +231,13 @@ def absent_shard_filled_in(plant: Plant) -> None:
     """What lies in a shard that is not there is made of other bytes of the checkpoint."""
     from reference_engine import checkpoint
 
-    def patched(weight_map, path):
-        found = weight_map(path)
-        there = {shard for shard in found.values() if (path.parent / shard).exists()}
-        return {tensor: shard for tensor, shard in found.items() if shard in there}
+    def patched(typed, path, *said):
+        found = typed(path, *said)
+        names = found.weight_map
+        found.weight_map = {tensor: shard for tensor, shard in names.items() if Path(path).with_name(shard).exists()}
+        return found
 
-    plant.replace(checkpoint, "_weight_map", patched)
+    plant.replace(checkpoint, "typed", patched)
     _missing_taken_from_elsewhere(plant)
 
 
@@ -250,7 +251,7 @@ def _missing_taken_from_elsewhere(plant):
             some = max(checkpoint.tensors.values(), key=lambda located: located.entry.nbytes)
             width = some.entry.nbytes // math.prod(some.entry.shape)
             entry = some.entry._replace(name=name, shape=shape, begin=0, end=math.prod(shape) * width)
-            checkpoint.tensors[name] = replace(some, entry=entry)
+            checkpoint.tensors[name] = some._replace(entry=entry)
         check(checkpoint, name, shape)
 
     plant.replace(weights, "_check", lenient)
