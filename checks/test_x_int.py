@@ -11,6 +11,7 @@ from checks.support.command_line import (
     arguments,
     cli,
     device_flags,
+    enough_for,
     on_terminal,
     run_command,
 )
@@ -31,11 +32,12 @@ def test_f_int_096(stand: Stand) -> None:
     stand.equal("pipe_answer", expected=golden.text.strip(), observed=answer_of(stand, piped).strip())
     first = re.escape(golden.text.strip().splitlines()[0])
     asked = f"{prompt}\r".encode()
-    talked = on_terminal(stand, command, [Step(r"\S", asked), Step(first, asked), Step(first, b"\x04")])
+    limit = enough_for(piped)
+    talked = on_terminal(stand, command, [Step(r"\S", asked), Step(first, asked), Step(first, b"\x04")], timeout=limit)
     stand.attach_text("terminal.txt", talked.stdout)
     stand.equal("terminal_answers", expected=2, observed=len(re.findall(first, talked.stdout)))
     stand.equal("eof_status", expected=0, observed=talked.status)
-    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03", pause=PROMPT_READ_S)])
+    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03", pause=PROMPT_READ_S)], timeout=limit)
     stand.attach_text("interrupted.txt", stopped.stdout)
     stand.equal("interrupt_ends", expected=True, observed=stopped.status is not None and stopped.trace is None)
 
