@@ -52,7 +52,7 @@ ModelOption = Annotated[
 
 def main() -> None:
     """Entry point of `falsify`; what the user got wrong is one line and exit code 2, what we got wrong is 4."""
-    # A process of a second or two leaves little garbage, and at its end all goes; looking for it was a quarter of its work.
+    # A process of a second or two leaves little garbage, and at its end all goes: looking for it was a quarter of it.
     gc.set_threshold(_FEW_LOOKS_FOR_GARBAGE)
     atexit.register(gc.freeze)
     try:
