@@ -150,13 +150,13 @@ def run_and_leave(work: Callable[[], None]) -> None:
 
     Whatever is not plain, an error or a stream that is closed, is left to the interpreter.
     """
-    status: object = 0
+    status = 0
     try:
         work()
     except SystemExit as left:
-        status = left.code or 0
-        if not isinstance(status, int):
+        if isinstance(left.code, str):
             raise
+        status = left.code or 0
     for thread in threading.enumerate():
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join()

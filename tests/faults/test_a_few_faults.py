@@ -5,7 +5,6 @@ import pytest
 from typer.testing import CliRunner
 
 from conformance.cli import app
-from conformance.faults import trying
 from conformance.faults.matrix import Matrix
 
 FEW = (
@@ -15,14 +14,7 @@ FEW = (
 
 
 @pytest.mark.slow
-def test_a_few_faults_are_seen_for_what_they_are_and_the_healthy_engine_survives(tmp_path, nursed, monkeypatch):
-    started_anew = trying.faulty_manifest
-
-    def forked(planted, *where):
-        manifest, witness = started_anew(planted, *where)
-        return (manifest if planted is None else nursed(manifest)), witness
-
-    monkeypatch.setattr(trying, "faulty_manifest", forked)
+def test_a_few_faults_are_seen_for_what_they_are_and_the_healthy_engine_survives(tmp_path):
     chosen = [argument for name in FEW for argument in ("--fault", name)]
 
     ended = CliRunner().invoke(app, ["severity", *chosen, "--devices", "none", "--out", str(tmp_path), "-n", "2"])
