@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import secrets
@@ -52,9 +51,7 @@ ModelOption = Annotated[
 
 def main() -> None:
     """Entry point of `falsify`; what the user got wrong is one line and exit code 2, what we got wrong is 4."""
-    # A process of a second or two leaves little garbage, and at its end all goes: looking for it was a quarter of it.
-    gc.set_threshold(_FEW_LOOKS_FOR_GARBAGE)
-    atexit.register(gc.freeze)
+    gc.set_threshold(_FEW_LOOKS_FOR_GARBAGE)  # importing and rendering leave little, and looking takes long
     try:
         app(prog_name="falsify")
     except Exception as error:  # noqa: BLE001  Python's own exit code 1 would read as "falsified"

@@ -5,7 +5,6 @@ Only answers go to stdout; everything else goes to stderr. torch is imported aft
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -301,10 +300,7 @@ def main() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         # Text is UTF-8 whatever the locale; what is not, is replaced and not fatal.
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    try:
-        app()
-    finally:
-        gc.freeze()  # all of it goes with the process; to look through torch for garbage takes longer than an answer
+    app()
 
 
 if __name__ == "__main__":

@@ -235,8 +235,7 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     order = forking.serve()
-    if order is not None:
-        run_and_leave(lambda: planted(order["arguments"]))
+    run_and_leave(lambda: planted(order["arguments"]) if order is not None else None)
 
 
 if __name__ == "__main__":

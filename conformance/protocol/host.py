@@ -7,7 +7,6 @@ number and pointed at standard error, so that no native print can corrupt it; de
 from __future__ import annotations
 
 import faulthandler
-import gc
 import os
 import signal
 import sys
@@ -82,7 +81,6 @@ def serve(factory: Callable[[], Adapter]) -> None:
         _write_all(answers, host.answer(line) + b"\n")
         if host.finished:
             break
-    gc.freeze()  # all of it goes with the process; to look through an engine's libraries for garbage takes long
 
 
 class Host:
