@@ -13,6 +13,7 @@ from checks.support.command_line import (
     begun,
     cli,
     device_flags,
+    enough_for,
     on_terminal,
     run_command,
 )
@@ -27,19 +28,19 @@ def test_f_int_096(stand: Stand) -> None:
     golden, prompt = chat_golden(stand)
     command = arguments(stand, cli(stand).chat, model=stand.model_directory, max_tokens=golden.max_tokens)
     command += device_flags(stand)
-    first = re.escape(golden.text.strip().splitlines()[0])
-    asked = f"{prompt}\r".encode()
-    with begun(stand, command, stdin=f"{prompt}\n".encode()) as piping:
-        talked = on_terminal(stand, command, [Step(r"\S", asked), Step(first, asked), Step(first, b"\x04")])
-        piped = piping.result()
+    piped = run_command(stand, command, stdin=f"{prompt}\n".encode())
     stand.attach_text("pipe.txt", f"{piped.stdout}\n---\n{piped.stderr}")
     stand.equal("pipe_status", expected=0, observed=piped.status, note=piped.first_error)
     stand.equal("pipe_answer", expected=golden.text.strip(), observed=answer_of(stand, piped).strip())
     _observe_second_turn(stand)
+    first = re.escape(golden.text.strip().splitlines()[0])
+    asked = f"{prompt}\r".encode()
+    limit = enough_for(piped)
+    talked = on_terminal(stand, command, [Step(r"\S", asked), Step(first, asked), Step(first, b"\x04")], timeout=limit)
     stand.attach_text("terminal.txt", talked.stdout)
     stand.equal("terminal_answers", expected=2, observed=len(re.findall(first, talked.stdout)))
     stand.equal("eof_status", expected=0, observed=talked.status)
-    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03", pause=PROMPT_READ_S)])
+    stopped = on_terminal(stand, command, [Step(r"\S", b"\x03", pause=PROMPT_READ_S)], timeout=limit)
     stand.attach_text("interrupted.txt", stopped.stdout)
     stand.equal("interrupt_ends", expected=True, observed=stopped.status is not None and stopped.trace is None)
 

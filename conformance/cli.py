@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import sys
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Profile = Literal["default", "long"]
 _SEED_DIGITS = 15
+_FEW_LOOKS_FOR_GARBAGE = 50_000
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -49,6 +51,7 @@ ModelOption = Annotated[
 
 def main() -> None:
     """Entry point of `falsify`; what the user got wrong is one line and exit code 2, what we got wrong is 4."""
+    gc.set_threshold(_FEW_LOOKS_FOR_GARBAGE)  # importing and rendering leave little, and looking takes long
     try:
         app(prog_name="falsify")
     except Exception as error:  # noqa: BLE001  Python's own exit code 1 would read as "falsified"

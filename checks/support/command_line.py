@@ -25,6 +25,8 @@ from conformance.trial.stand import NotTried, Stand
 _TRACEBACKS = ("Traceback (most recent call last)", "panicked at", "terminate called", "core dumped", "fatal runtime")
 _OUTPUT_BYTES = 4 * 1024 * 1024
 _POLL_S = 0.02
+_ENDS_S = 120.0
+_SLOWER, _SLOWER_BY_S = 4.0, 10.0
 _UNREADABLE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
 
 
@@ -103,7 +105,7 @@ class Running:
     def __exit__(self, *_: object) -> None:
         self._process.kill()
 
-    def result(self, timeout: float = 120.0, *, watch_device: bool = False) -> Output:
+    def result(self, timeout: float = _ENDS_S, *, watch_device: bool = False) -> Output:
         """Wait to the end; what it said, and with `watch_device` what it held while it was waited for."""
         process = self._process
         try:
@@ -131,7 +133,7 @@ def run_command(
     command: Sequence[str],
     *,
     stdin: bytes = b"",
-    timeout: float = 120.0,
+    timeout: float = _ENDS_S,
     watch_device: bool = False,
     unprivileged: bool = False,
 ) -> Output:
@@ -187,7 +189,17 @@ class Step(msgspec.Struct, frozen=True):
     pause: float = 0.0
 
 
-def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, timeout: float = 120.0) -> Output:
+def enough_for(piped: Output) -> float:
+    """Seconds that a command may take for two answers on a terminal which gave one through pipes.
+
+    A terminal costs microseconds. So much slower is only what waits for something that does not come, on whatever
+    machine: what others take from the command is not counted (`Patience`), and all else slows both. A command that
+    failed says nothing of the time that it needs.
+    """
+    return min(_ENDS_S, _SLOWER_BY_S + _SLOWER * piped.seconds) if piped.status == 0 else _ENDS_S
+
+
+def on_terminal(stand: Stand, command: Sequence[str], steps: Sequence[Step], *, timeout: float = _ENDS_S) -> Output:
     """Run in a pseudo-terminal of its own session and hold a dialogue; ^C and ^D are sent as a terminal sends them."""
     began = time.monotonic()
     pid, terminal = pty.fork()

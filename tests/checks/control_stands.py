@@ -1,9 +1,6 @@
 """Stands and trials for engines that are the reference with one thing changed (`tests/engines/`)."""
 
 import json
-import os
-import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +13,11 @@ from conformance.record import ModelIdentity, read_record
 from conformance.thresholds import load_thresholds
 from conformance.trial.launching import launch_of
 from conformance.trial.plan import Plan
+from conformance.trial.runner import Options, prepare, run_trial
+from conformance.trial.signals import stoppable
 from conformance.trial.stand import Stand
 
-ROOT = Path(__file__).parents[2]
-SLOWED = ROOT / "tests" / "engines" / "slowed.py"
+SLOWED = Path(__file__).parents[1] / "engines" / "slowed.py"
 
 
 def manifest_of(directory, driver, *, source=SLOWED, formats=()):
@@ -31,15 +29,28 @@ def manifest_of(directory, driver, *, source=SLOWED, formats=()):
     return path
 
 
-def tried(directory, driver, *rows, model="random", timeout=420):
+class Unheard:
+    """A listener that nobody needs: these trials are read when they are over."""
+
+    def row_started(self, row_id):
+        pass
+
+    def row_finished(self, result):
+        pass
+
+
+def trial_of(manifest, rows, directory, *, model=None):
+    """A whole trial in this process: its rows by id, and its directory."""
+    options = Options(engine=str(manifest), words=tuple(rows), model=model, out=directory / "out")
+    with stoppable() as stop:
+        finished = run_trial(prepare(options), 1, Unheard(), stop)
+    rows_of_record = read_record(finished.directory / "record.jsonl").rows
+    return {row.id: row for row in rows_of_record if row.id in rows}, finished.directory
+
+
+def tried(directory, driver, *rows, model="random"):
     """The rows of a whole trial of this engine, by id."""
-    command = [sys.executable, "-m", "conformance", "run", "--engine", str(manifest_of(directory, driver))]
-    command += ["--model", model, "--out", str(directory / "out"), "-n1", *(f"-k{row}" for row in rows)]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-    record = directory / "out" / "latest" / "record.jsonl"
-    assert record.is_file(), done.stdout + done.stderr
-    return {row.id: row for row in read_record(record).rows if row.id in rows}
+    return trial_of(manifest_of(directory, driver), rows, directory, model=model)[0]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from control_stands import stand_of
 
-from checks.support.command_line import Step, on_terminal, run_command
+from checks.support.command_line import Output, Step, enough_for, on_terminal, run_command
 from conformance.manifest import load_manifest
 
 
@@ -86,3 +86,10 @@ def test_a_program_that_stays_on_after_its_terminal_spoke_is_ended(tmp_path, pro
     assert (output.status, output.stdout.split()) in [(None, ["ready"]), (None, ["ready", "^C"])]
     assert time.monotonic() - began < 20
     assert not [each for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", "985"]]
+
+
+def test_a_terminal_is_given_four_times_what_pipes_took_and_never_more_than_any_command():
+    through_pipes = [Output(0, "", "", seconds) for seconds in (0.0, 0.5, 3.0, 11.0, 60.0)]
+
+    assert [enough_for(piped) for piped in through_pipes] == [10.0, 12.0, 22.0, 54.0, 120.0]
+    assert enough_for(Output(None, "", "", 120.0)) == enough_for(Output(1, "", "", 0.1)) == 120.0

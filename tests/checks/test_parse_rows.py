@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from control_stands import trial_of
 
 from conformance.catalogue import load_catalogue
 from conformance.corpus.safetensors.core import CORE, tried_on
 from conformance.corpus.safetensors.keep import load
 from conformance.corpus.safetensors.registry import CLASSES
 from conformance.observations import Cases
-from conformance.record import read_record
 from conformance.verdicts import Verdict
 
 TESTS = Path(__file__).parents[1]
@@ -63,12 +63,7 @@ def falsify(*arguments):
 
 def tried(directory, script, argument, rows):
     """The record of a trial of these rows, and its directory."""
-    selectors = [word for row in rows for word in ("-k", row)]
-    engine = manifest(directory, script, argument)
-    ran = falsify("run", "--engine", engine, *selectors, "--out", directory / "out", "-n", "1")
-    assert ran.returncode in {0, 1, 3}, ran.stderr
-    run_dir = (directory / "out" / "latest").resolve()
-    return {row.id: row for row in read_record(run_dir / "record.jsonl").rows}, run_dir
+    return trial_of(manifest(directory, script, argument), rows, directory)
 
 
 def test_every_row_has_an_engine_that_it_kills():

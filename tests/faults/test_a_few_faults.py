@@ -8,8 +8,8 @@ from conformance.cli import app
 from conformance.faults.matrix import Matrix
 
 FEW = (
-    "qkv-bias-dropped", "rotation-backwards", "no-stop-ids", "hole-unchecked", "f64-read-as-f32", "nan-scrubbed",
-    "failure-ends-with-zero", "invalid-header-aborts", "gguf-without-biases",
+    "qkv-bias-dropped", "rotation-backwards", "no-stop-ids", "trailing-bytes-unchecked", "f64-read-as-f32",
+    "nan-scrubbed", "failure-ends-with-zero", "out-of-memory-aborts", "gguf-without-biases",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Processes from the nursery are what their callers take them for, and go with them."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,34 @@ def test_a_driver_answers_until_its_input_ends(path):
         out, _ = process.communicate(b'{"jsonrpc":"2.0","id":1,"method":"nonsense"}\n', timeout=60)
     assert b'"error"' in out
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "written"),
+    [
+        ("print('x')", 0, "x"),
+        ("sys.exit(7)", 7, ""),
+        ("sys.exit('what is wrong')", 1, "what is wrong"),
+        ("raise KeyError('x')", 1, "KeyError: 'x'"),
+        ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
+        ("os.kill(os.getpid(), signal.SIGABRT)", -signal.SIGABRT, ""),
+        ("threading.Thread(target=lambda: [time.sleep(0.2), print('late')]).start()", 0, "late"),
+        ("os.close(1)\n    print('x')", 120, "Bad file descriptor"),
+    ],
+)
+def test_a_process_from_it_ends_as_the_interpreter_would(work, status, written):
+    code = "import os, signal, sys, threading, time\nfrom conformance.faults.nursery import run_and_leave\n"
+    code += f"def work():\n    {work}\n"
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    plain, left = (
+        subprocess.run(
+            [sys.executable, "-c", code + end], env=buffered, capture_output=True, text=True, check=False, timeout=60
+        )
+        for end in ("work()", "run_and_leave(work)")
+    )
+    assert left.returncode == plain.returncode == status
+    assert written in left.stdout + left.stderr
+    assert left.stdout == plain.stdout
 
 
 def test_a_caller_that_is_killed_takes_its_process_along(path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import made_pools
 import pytest
 
+from checks.support import growing
 from conformance.calibration.collecting import MOST_LOST, Bench, collect_grown, collect_timed, subjects
 from conformance.calibration.dosing import Dose, DoseFile
 from conformance.calibration.pool import PoolFile, read_pool
@@ -98,7 +99,16 @@ def test_a_lost_process_costs_its_value_and_too_many_end_the_session(bench):
         lose()
 
 
+@pytest.fixture
+def short_series(monkeypatch):
+    """Series of a tenth of the operations: as many as there are doses, and no shorter for what is looked at here."""
+    for name in ("GENERATIONS", "UPLOADS", "CYCLES"):
+        monkeypatch.setattr(growing, name, 8)
+        monkeypatch.setattr(growing, f"{name}_WARM_UP", 2)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_series")
 def test_a_session_fills_the_pool_and_a_second_one_has_nothing_to_add(tmp_path):
     said = []
     request = Request(pool=tmp_path / "pool.jsonl", processes=1, seconds=600)

@@ -46,10 +46,15 @@ def tried(tmp_path, name, **variables):
     return record_in(tmp_path / name)
 
 
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory):
+    """The trial on a clock that goes as it should."""
+    return tried(tmp_path_factory.mktemp("steady"), "steady")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jump", [-400 * DAY_S, 400 * DAY_S])
-def test_a_clock_that_jumps_a_year_to_and_fro_changes_no_verdict_and_no_duration(tmp_path, shim, jump):
-    steady = tried(tmp_path, "steady")
+def test_a_clock_that_jumps_a_year_to_and_fro_changes_no_verdict_and_no_duration(tmp_path, shim, steady, jump):
     jumpy = tried(tmp_path, "jumpy", LD_PRELOAD=str(shim), CLOCK_JUMP=str(jump))
     years = {steady.header.started[:4], steady.footer.finished[:4], jumpy.header.started[:4], jumpy.footer.finished[:4]}
     assert len(years) > 1, "the clock did not jump"

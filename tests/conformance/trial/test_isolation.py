@@ -35,12 +35,20 @@ def hostile(tmp_path):
     return place
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """A trial that nothing hostile is near: how it ended, and its record."""
+    place = tmp_path_factory.mktemp("calm")
+    done = falsify(*ROWS, "--engine", write_manifest(place), "--out", place / "out", "-n", 1)
+    return done, record_in(place / "out")
+
+
 def verdicts(record):
     return [(row.id, row.verdict, row.reason) for row in record.rows]
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_hostile_project_changes_nothing(tmp_path, hostile, workers):
+def test_a_hostile_project_changes_nothing(tmp_path, hostile, calm, workers):
     manifest = write_manifest(tmp_path)
     variables = {
         "PYTEST_ADDOPTS": "--no-such-option -k nothing",
@@ -51,7 +59,7 @@ def test_a_hostile_project_changes_nothing(tmp_path, hostile, workers):
         "GIT_DIR": "/proc/none",
     }
 
-    calm = falsify(*ROWS, "--engine", manifest, "--out", tmp_path / "calm", "-n", 1)
+    undisturbed, record = calm
     rough = subprocess.run(
         [sys.executable, "-P", *command(*ROWS, "--engine", manifest, "--out", "rough", "-n", workers)[1:]],
         env={**environment(**variables), "PYTHONPATH": f"{ROOT}{os.pathsep}{hostile}"},
@@ -62,9 +70,9 @@ def test_a_hostile_project_changes_nothing(tmp_path, hostile, workers):
         check=False,
     )
 
-    assert (calm.returncode, rough.returncode) == (ExitCode.OPEN, ExitCode.OPEN), rough.stdout + rough.stderr
-    assert verdicts(record_in(tmp_path / "calm")) == verdicts(record_in(hostile / "rough"))
-    assert record_in(tmp_path / "calm").header.revision == record_in(hostile / "rough").header.revision
+    assert (undisturbed.returncode, rough.returncode) == (ExitCode.OPEN, ExitCode.OPEN), rough.stdout + rough.stderr
+    assert verdicts(record) == verdicts(record_in(hostile / "rough"))
+    assert record.header.revision == record_in(hostile / "rough").header.revision
     left = {path.name for path in hostile.iterdir() if path.name != "__pycache__"}
     planted = {"checks", "reports", "tests", "conftest.py", "sitecustomize.py", "pytest.ini"}
     planted |= {"emptying.py", ".hypothesis"}
