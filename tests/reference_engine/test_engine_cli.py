@@ -1,4 +1,7 @@
-"""The command line as a user meets it: real processes, pipes and a pseudo-terminal."""
+"""The command line as a user meets it: real processes, pipes and a pseudo-terminal.
+
+What only concerns the words of a command and its answers runs in this process, for each other one imports torch.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ import time
 
 import pytest
 import torch
+from typer.testing import CliRunner
+
+from reference_engine.cli import app
 
 APR = [sys.executable, "-m", "reference_engine.cli"]
 NO_GPU = not torch.cuda.is_available()
@@ -24,6 +30,13 @@ def apr(*arguments, stdin=""):
         [*APR, *map(str, arguments)], input=stdin.encode(), capture_output=True, timeout=120, check=False
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def here(*arguments, stdin=""):
+    """The same without a process of its own."""
+    done = CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 def one_error(stderr):
@@ -50,7 +63,7 @@ def test_a_prompt_may_stand_behind_options_and_begin_with_a_dash(tied):
 
 
 def test_json_parses_and_tells_what_was_used(tied):
-    code, out, err = apr("run", tied.path, "hello", "--no-gpu", "--max-tokens", 6, "--json")
+    code, out, err = here("run", tied.path, "hello", "--no-gpu", "--max-tokens", 6, "--json")
     assert (code, err) == (0, "")
     answer = json.loads(out)
     assert answer["tokens_generated"] == len(answer["tokens"]) <= 6
@@ -59,8 +72,8 @@ def test_json_parses_and_tells_what_was_used(tied):
 
 
 def test_verbose_names_the_backend_on_stderr(tied):
-    _, quiet, _ = apr("run", tied.path, "hello", "--no-gpu", "-n", 4)
-    code, out, err = apr("run", tied.path, "hello", "--no-gpu", "-n", 4, "--verbose")
+    _, quiet, _ = here("run", tied.path, "hello", "--no-gpu", "-n", 4)
+    code, out, err = here("run", tied.path, "hello", "--no-gpu", "-n", 4, "--verbose")
     assert (code, out) == (0, quiet)
     backend = next(line for line in err.splitlines() if line.startswith("Backend: "))
     assert backend.startswith("Backend: CPU (")
@@ -70,7 +83,7 @@ def test_verbose_names_the_backend_on_stderr(tied):
 
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 def test_without_a_wish_the_cpu_is_used_and_named(tied):
-    code, _, err = apr("run", tied.path, "hello", "-n", 1)
+    code, _, err = here("run", tied.path, "hello", "-n", 1)
     assert code == 0
     assert err.startswith("Backend: CPU (")
 
@@ -78,7 +91,7 @@ def test_without_a_wish_the_cpu_is_used_and_named(tied):
 @pytest.mark.skipif(not NO_GPU, reason="there is a GPU")
 @pytest.mark.parametrize("command", [("run", "hello"), ("chat",)])
 def test_gpu_without_a_gpu_is_an_error_and_no_fallback(tied, command):
-    code, out, err = apr(command[0], tied.path, *command[1:], "--gpu", stdin="hello\n")
+    code, out, err = here(command[0], tied.path, *command[1:], "--gpu", stdin="hello\n")
     assert (code, out) == (14, "")
     assert "--no-gpu" in one_error(err)
 
@@ -98,13 +111,13 @@ def test_sampling_is_repeatable_by_seed(tied):
         "--json",
         "--seed",
     )
-    first, second, other = (json.loads(apr(*options, seed)[1])["tokens"] for seed in (1, 1, 2))
+    first, second, other = (json.loads(here(*options, seed)[1])["tokens"] for seed in (1, 1, 2))
     assert first == second != other
 
 
 def test_system_prompt_and_raw_change_the_prompt(tied):
     counts = [
-        json.loads(apr("run", tied.path, "hello", "--no-gpu", "-n", 1, "--json", *extra)[1])["prompt_tokens"]
+        json.loads(here("run", tied.path, "hello", "--no-gpu", "-n", 1, "--json", *extra)[1])["prompt_tokens"]
         for extra in ((), ("--system", "be brief"), ("--raw",))
     ]
     assert counts[1] > counts[0] > counts[2] > 0
@@ -118,7 +131,7 @@ def test_chat_answers_a_pipe(tied):
 
 def test_chat_keeps_the_conversation_until_it_is_cleared(tied):
     stdin = "hello\n\nhow are you\n/clear\nhello\n/quit\nnever\n"
-    code, out, err = apr("chat", tied.path, "--no-gpu", "-n", 4, "--json", stdin=stdin)
+    code, out, err = here("chat", tied.path, "--no-gpu", "-n", 4, "--json", stdin=stdin)
     assert (code, err) == (0, "")
     first, second, third = map(json.loads, out.splitlines())
     assert second["prompt_tokens"] > first["prompt_tokens"] == third["prompt_tokens"]
@@ -126,7 +139,7 @@ def test_chat_keeps_the_conversation_until_it_is_cleared(tied):
 
 
 def test_chat_commands_speak_on_stderr(tied):
-    code, out, err = apr("chat", tied.path, "--no-gpu", stdin="/help\n/nonsense\n")
+    code, out, err = here("chat", tied.path, "--no-gpu", stdin="/help\n/nonsense\n")
     assert (code, out) == (0, "")
     assert "/quit" in err
     assert "Unknown command: /nonsense" in err
@@ -134,14 +147,14 @@ def test_chat_commands_speak_on_stderr(tied):
 
 def test_failing_turn_is_reported_and_the_conversation_goes_on(tied):
     stdin = "x" * 9000 + "\nhello\n"
-    code, out, err = apr("chat", tied.path, "--no-gpu", "-n", 2, "--json", stdin=stdin)
+    code, out, err = here("chat", tied.path, "--no-gpu", "-n", 2, "--json", stdin=stdin)
     assert code == 4
     assert "positions" in one_error(err)
     assert len(out.splitlines()) == 1
 
 
 def test_system_command_sets_the_instruction(tied):
-    code, out, _ = apr("chat", tied.path, "--no-gpu", "-n", 1, "--json", stdin="hello\n/system be brief\nhello\n")
+    code, out, _ = here("chat", tied.path, "--no-gpu", "-n", 1, "--json", stdin="hello\n/system be brief\nhello\n")
     plain, instructed = (json.loads(line)["prompt_tokens"] for line in out.splitlines())
     assert code == 0
     assert instructed > plain
@@ -182,7 +195,7 @@ def damaged(tied, tmp_path, name, data):
 )
 def test_damage_is_one_clear_line_and_an_exit_code(tied, tmp_path, damage):
     name, data, code, word = damage
-    found, out, err = apr("run", damaged(tied, tmp_path, name, data), "hello", "--no-gpu", "--json")
+    found, out, err = here("run", damaged(tied, tmp_path, name, data), "hello", "--no-gpu", "--json")
     assert (found, out) == (code, "")
     assert word in one_error(err)
 
@@ -206,7 +219,7 @@ def test_help_teaches_and_needs_no_torch(tied):
 
 
 def test_empty_raw_prompt_is_refused_clearly(tied):
-    code, out, err = apr("run", tied.path, "", "--raw", "--no-gpu")
+    code, out, err = here("run", tied.path, "", "--raw", "--no-gpu")
     assert (code, out) == (4, "")
     assert "empty" in one_error(err)
 
