@@ -157,11 +157,10 @@ def _copied(weights):
 def _setting_unread(plant, name):
     from reference_engine import config
 
-    def lenient(refuse, fields, family):
-        fields.raw.pop(name, None)
-        refuse(fields, family)
+    def without(spelled, raw):
+        return {said: value for said, value in spelled(raw).items() if said != name}
 
-    plant.replace(config, "_refuse_unsupported", lenient)
+    plant.replace(config, "_in_one_spelling", without)
 
 
 @fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST)
@@ -179,13 +178,7 @@ def quantization_unread(plant: Plant) -> None:
 @fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST, seen_in="llama.cpp before Llama 3.1")
 def rope_scaling_unread(plant: Plant) -> None:
     """`rope_scaling` is not read: positions are those of the model before its context was extended."""
-    from reference_engine import config
-
-    def bare(rope, fields):
-        fields.raw.pop("rope_scaling", None)
-        return rope(fields)
-
-    plant.replace(config, "_rope", bare)
+    _setting_unread(plant, "rope_scaling")
 
 
 @fault(expects={"F-LOAD-063": "settings"}, blast=_BLAST, seen_in="llama.cpp, of Qwen2")
