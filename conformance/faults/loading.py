@@ -280,10 +280,10 @@ def f16_weights_through_bf16(plant: Plant) -> None:
     """A model in F16 that is computed in F32 gets there through BF16, and loses three bits."""
     from reference_engine import weights
 
-    def rounded(convert, batch, device):
-        convert(batch, device)
-        for located, target in batch:
-            if located.entry.dtype == "F16":
+    def rounded(fill, moves, device):
+        fill(moves, device)
+        for located, target in moves:
+            if located.entry.dtype == "F16" and target.itemsize == 4:
                 target.copy_(target.bfloat16())
 
-    plant.replace(weights, "_convert", rounded)
+    plant.replace(weights, "_fill", rounded)
