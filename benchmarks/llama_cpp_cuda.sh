@@ -9,7 +9,8 @@
 # No GPU is needed to build, nor a toolkit: NVIDIA's wheels hold all of it. With
 #   pip install nvidia-cuda-{nvcc,crt,runtime,cccl}==13.0.* nvidia-nvvm==13.0.* nvidia-cublas==13.0.* cmake ninja
 #   export CUDACXX=$root/bin/nvcc CUDAToolkit_ROOT=$root CUBLAS_ROOT=$root  # root: their folder nvidia/cu13
-# the libraries are those of that version, and a driver of CUDA 13.0 or later runs them.
+# the libraries are those of that version, and a driver of CUDA 13.0 or later runs them. The package around them is
+#   CMAKE_ARGS=-DLLAMA_BUILD=OFF pip wheel --no-deps llama-cpp-python==VERSION
 set -eu
 out=$1 seconds=${2:-36000}
 build=${LLAMA_BUILD:-/tmp/llama_cpp_cuda} jobs=${LLAMA_JOBS:-$(nproc --all)} cuda=${WITH_CUDA:-ON}
