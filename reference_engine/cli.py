@@ -5,6 +5,7 @@ Only answers go to stdout; everything else goes to stderr. torch is imported aft
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from reference_engine.checkpoint import Checkpoint
 from reference_engine.config import read_config
 from reference_engine.context import make_context_meanwhile
 from reference_engine.errors import EngineError, InvalidArgument
+from reference_engine.header import _no_collector
 
 if TYPE_CHECKING:
     from reference_engine.chat import ChatMessage
@@ -42,12 +44,15 @@ class Session:
         with Checkpoint(options.source) as checkpoint:
             # What is wrong with the files is told at once, before seconds are spent on importing torch.
             read_config(checkpoint.side_files)
-        self.device = _open_device(options.gpu)
-        from reference_engine.engine import Engine
+        # The collector would walk all of torch several times meanwhile, and find nothing of it to free ever after.
+        with _no_collector():
+            self.device = _open_device(options.gpu)
+            from reference_engine.engine import Engine
 
-        if options.verbose:
-            _say(f"Loading SafeTensors model: {options.source}")
-        self.engine = Engine.load(options.source, self.device)
+            if options.verbose:
+                _say(f"Loading SafeTensors model: {options.source}")
+            self.engine = Engine.load(options.source, self.device)
+            gc.freeze()
         if options.verbose or options.gpu is None:
             _say(_backend(self.device))
         if options.verbose:

@@ -251,6 +251,21 @@ def test_no_gpu_asks_nothing_of_cuda(tied):
     assert done.returncode == 0, done.stderr
 
 
+def test_while_torch_is_imported_the_collector_does_not_walk_it(tied):
+    """A walk over all objects takes tenths of a second, as often as torch doubles their number."""
+    program = (
+        "import atexit, gc, sys\n"
+        "walks = []\n"
+        "gc.callbacks.append(lambda phase, about: walks.append(about['generation'] == 2 and phase == 'stop'))\n"
+        "atexit.register(lambda: print(sum(walks), gc.isenabled(), gc.get_freeze_count() > 50_000, file=sys.stderr))\n"
+        "from reference_engine.cli import main\n"
+        f"sys.argv = ['apr', 'run', {str(tied.path)!r}, 'hello', '--no-gpu', '-n', '2']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert done.stderr.split() == [b"0", b"True", b"True"]
+
+
 # --- pseudo-terminal --------------------------------------------------------------------------------------
 
 
