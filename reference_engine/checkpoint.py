@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -21,7 +22,8 @@ class _Index(Struct):
     weight_map: Annotated[dict[str, str], Meta(min_length=1)]
 
 
-class Located(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Located:
     """A tensor's entry and the open file that holds its bytes."""
 
     file: TensorFile

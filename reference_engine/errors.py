@@ -154,12 +154,11 @@ class OutOfDeviceMemory(EngineError):
     text = "out of memory on {device}: asked for {asked} bytes, {free} free; use a smaller model, fewer tokens or BF16"
 
 
-class InvalidArgument(EngineError):
+class InvalidArgument(EngineError, exit_code=4):
     """A caller's argument is outside what is allowed."""
 
     argument: str
     cause: str
-    exit_code = 4
     text = "invalid {argument}: {cause}"
 
 
@@ -178,9 +177,8 @@ class NonFiniteLogits(EngineError):
     text = "the logits at position {position} are not finite; the weights are damaged or need F32"
 
 
-class ClosedHandle(EngineError):
+class ClosedHandle(EngineError, exit_code=4):
     """Something was used after it was closed, dropped or unloaded."""
 
     what: str
-    exit_code = 4
     text = "{what} is closed; open it again before using it"

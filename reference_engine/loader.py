@@ -120,7 +120,8 @@ def _carry(chunks: Iterator[_Chunk], device: Device) -> None:
 def _chunks(moves: Iterable[tuple[Located, torch.Tensor]]) -> list[_Chunk]:
     """Cut moves into chunks: neighbours in a file share one, long tensors take several."""
     chunks: list[_Chunk] = []
-    for (file, entry), tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
+    for located, tensor in sorted(moves, key=lambda move: (move[0].file.path, move[0].entry.begin)):
+        file, entry = located.file, located.entry
         # SAFETY: the tensor has the entry's size, and outlives the transfer, which is waited for.
         address, start = tensor.data_ptr(), file.data_start + entry.begin
         for begin in range(0, entry.nbytes, LOAD_SLAB_BYTES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from conformance.faults.planting import Plant, fault
@@ -251,8 +252,8 @@ def _lenient(plant: Plant, admit: Callable[[str], bool], dtype: str | None) -> N
                 else:
                     width = TORCH_DTYPES[dtype].itemsize
                     entry = located.entry._replace(dtype=dtype, shape=(located.entry.nbytes // width,))
-                    opened.tensors[name] = located._replace(
-                        entry=entry._replace(end=entry.begin + entry.nbytes // width * width)
+                    opened.tensors[name] = replace(
+                        located, entry=entry._replace(end=entry.begin + entry.nbytes // width * width)
                     )
             return opened
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 
 import pytest
 
 from reference_engine import errors
+from reference_engine.cli import EXIT_CODES
 
 SAMPLES = {"str": "some\nthing", "int": 987654, "tuple[int, ...]": (31, 41)}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EngineError)]
@@ -37,3 +39,14 @@ def test_messages_of_hostile_names_are_bounded():
 def test_there_is_one_type_a_cause():
     assert len(KINDS) >= 15
     assert len({typing.cast("str", kind.__doc__) for kind in KINDS}) == len(KINDS)
+
+
+def test_exit_codes_are_those_that_the_command_line_tells():
+    told = {int(code) for code in re.findall(r"(\d+) [a-z]", EXIT_CODES)}
+    assert {kind.exit_code for kind in KINDS} <= told
+    assert {kind.__name__ for kind in KINDS if kind.exit_code == 4} == {
+        "ClosedHandle", "ContextTooLong", "InvalidArgument", "InvalidFile", "UnsupportedDtype",
+    }  # fmt: skip
+    assert {kind.__name__ for kind in KINDS if kind.exit_code == 8} == {
+        "EngineError", "NonFiniteLogits", "OutOfDeviceMemory",
+    }  # fmt: skip
