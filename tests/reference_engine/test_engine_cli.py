@@ -5,6 +5,7 @@ What only concerns the words of a command and its answers runs in this process, 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -17,9 +18,8 @@ import time
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
-from reference_engine.cli import app
+from reference_engine.cli import main
 
 APR = [sys.executable, "-m", "reference_engine.cli"]
 NO_GPU = not torch.cuda.is_available()
@@ -34,9 +34,19 @@ def apr(*arguments, stdin=""):
 
 def here(*arguments, stdin=""):
     """The same without a process of its own."""
-    done = CliRunner().invoke(app, list(map(str, arguments)), input=stdin)
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout, done.stderr
+    streams = {"stdin": io.BytesIO(stdin.encode()), "stdout": io.BytesIO(), "stderr": io.BytesIO()}
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["apr", *map(str, arguments)])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, io.TextIOWrapper(stream, write_through=True))
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        for name in streams:
+            getattr(sys, name).detach()
+    return code, streams["stdout"].getvalue().decode(), streams["stderr"].getvalue().decode()
 
 
 def one_error(stderr):
