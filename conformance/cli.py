@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from conformance import cli_calibration, cli_compare, cli_done, cli_matrix, cli_records, cli_severity
-from conformance.cli_support import end, or_unwritable, or_usage, usage
+from conformance.cli_support import end, open_streams, or_unwritable, or_usage, usage
 from conformance.verdicts import ExitCode
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ ModelOption = Annotated[
 def main() -> None:
     """Entry point of `falsify`; what the user got wrong is one line and exit code 2, what we got wrong is 4."""
     gc.set_threshold(_FEW_LOOKS_FOR_GARBAGE)  # importing and rendering leave little, and looking takes long
+    open_streams()
     try:
         app(prog_name="falsify")
     except Exception as error:  # noqa: BLE001  Python's own exit code 1 would read as "falsified"

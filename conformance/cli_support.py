@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,6 +12,17 @@ from conformance.reported import Reported
 from conformance.verdicts import ExitCode
 
 Value = TypeVar("Value")
+_LAST_STREAM = 2
+
+
+def open_streams() -> None:
+    """Open the standard streams that the caller closed: a file of ours in their place would be taken for one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", errors="replace", closefd=False))
 
 
 def or_usage(action: Callable[[], Value]) -> Value:

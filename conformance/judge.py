@@ -116,6 +116,12 @@ def _breaches_of_contract(
     )
     breaches = [f"observed {name!r} more than once" for name in sorted({n for n in names if names.count(n) > 1})]
     breaches += [f"observed {base!r}, which the catalogue does not list" for base in sorted(bases - allowed)]
+    if not row.needs_cuda:
+        breaches += [
+            f"lacked a device for {o.name!r}, and the row needs none"
+            for o in observations
+            if isinstance(o, Missing) and o.reason == NO_DEVICE
+        ]
     if not ended_early:
         breaches += [f"did not observe {name!r}" for name in sorted(demanded - bases)]
     return [Finding("contract", Verdict.ERROR, "the catalogue's contract", detail) for detail in breaches]

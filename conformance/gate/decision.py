@@ -17,9 +17,11 @@ from conformance.gate.policy import AllowedUntested, KnownFailure, Policy
 from conformance.record import Record, RowResult
 from conformance.rejudging import contradictions
 from conformance.thresholds import Thresholds
+from conformance.trial.outcome import exit_code
 from conformance.verdicts import ExitCode, Verdict
 
 _PRECEDENCE = (ExitCode.FALSIFIED, ExitCode.HARNESS, ExitCode.USAGE, ExitCode.UNDECIDED)
+_ENDINGS = {"completed", "interrupted"}
 _SURVIVED = {Verdict.CORROBORATED, Verdict.WARNING}
 
 
@@ -61,7 +63,7 @@ def decide(
     unbelievable = tuple(_unbelievable(record, catalogue, thresholds))
     if unbelievable:
         return Decision(unbelievable[0].code, unbelievable, (), rehearsal, notes)
-    excuses = _Excuses(policy, today)
+    excuses = _Excuses(policy, catalogue, today)
     causes = [cause for row in record.rows for cause in excuses.causes(row, rehearsal=rehearsal)]
     causes += _of_the_whole(record, policy)
     causes += _stale(policy, record)
@@ -76,6 +78,8 @@ def _unbelievable(record: Record, catalogue: Catalogue, thresholds: Thresholds) 
         yield Cause(ExitCode.HARNESS, "", "the record is truncated: the harness was killed")
     elif footer.ended == "broken":
         yield Cause(ExitCode.HARNESS, "", "the trial broke before it was complete")
+    elif footer.ended not in _ENDINGS:
+        yield Cause(ExitCode.HARNESS, "", f"no trial ends {footer.ended!r}")
     if header.catalogue_sha256 != catalogue.sha256 or header.rows != [row.id for row in catalogue.rows]:
         yield Cause(ExitCode.USAGE, "", "the record was made with another catalogue than this harness has")
     elif header.thresholds_sha256 != thresholds.sha256:
@@ -85,12 +89,16 @@ def _unbelievable(record: Record, catalogue: Catalogue, thresholds: Thresholds) 
     else:
         for row_id in contradictions(record, catalogue, thresholds):
             yield Cause(ExitCode.HARNESS, row_id, "its verdict does not follow from its own observations")
+        code = exit_code(record.rows, rehearsal=header.rehearsal, ended=footer.ended if footer else "completed")
+        if footer is not None and footer.exit_code is not code:
+            yield Cause(ExitCode.HARNESS, "", f"its footer says {footer.exit_code.value}, its rows say {code.value}")
 
 
 class _Excuses:
     """The policy's entries by row, and which of them were made use of."""
 
-    def __init__(self, policy: Policy, today: date) -> None:
+    def __init__(self, policy: Policy, catalogue: Catalogue, today: date) -> None:
+        self._needing_a_device = {row.id for row in catalogue.rows if row.needs_cuda}
         self._untested: dict[str, AllowedUntested] = {entry.row: entry for entry in policy.untested}
         self._known: dict[str, KnownFailure] = {entry.row: entry for entry in policy.known_failure}
         self._warnings_fail = policy.warnings == "fail"
@@ -107,8 +115,11 @@ class _Excuses:
             yield Cause(ExitCode.FALSIFIED, row.id, f"a warning, and warnings fail here: {row.reason}")
         elif row.verdict is Verdict.INCONCLUSIVE:
             yield Cause(ExitCode.UNDECIDED, row.id, f"not decided: {row.reason}")
-        elif row.verdict is Verdict.UNTESTED and not (rehearsal and row.reason == NO_DEVICE):
+        elif row.verdict is Verdict.UNTESTED and not (rehearsal and self._lacks_its_device(row)):
             yield from self._of_untested(row)
+
+    def _lacks_its_device(self, row: RowResult) -> bool:
+        return row.reason == NO_DEVICE and row.id in self._needing_a_device
 
     def _of_failure(self, row: RowResult) -> Iterator[Cause]:
         known = self._known.get(row.id)

@@ -87,14 +87,19 @@ def _faults(policy: Policy, catalogue: Catalogue) -> Iterator[str]:
     yield from (f"{row!r} matches no row of the catalogue" for row in named if row not in known)
     yield from (f"{row} is named twice" for row, count in Counter(named).items() if count > 1)
     for allowed in policy.untested:
-        if not allowed.reason.strip() or not allowed.why.strip():
+        if not (_says_something(allowed.reason) and _says_something(allowed.why)):
             yield f"{allowed.row}: an untested row needs the record's `reason` and a `why`"
     for failure in policy.known_failure:
         yield from _faults_of(failure, catalogue)
 
 
+def _says_something(text: str) -> bool:
+    """Whether there is a letter or a digit in it; blanks that are none and signs of no width say nothing."""
+    return any(map(str.isalnum, text))
+
+
 def _faults_of(failure: KnownFailure, catalogue: Catalogue) -> Iterator[str]:
-    if not failure.reason.strip():
+    if not _says_something(failure.reason):
         yield f"{failure.row}: a known failure needs a `reason`"
     link = urlsplit(failure.issue)
     if link.scheme not in {"http", "https"} or not link.netloc:

@@ -185,13 +185,18 @@ def test_what_is_wrong_with_the_trial_itself_is_told_without_a_row():
     assert gate(world.record(), Policy(require_gpu=True)).open
 
 
+NEEDY = tuple(msgspec.structs.replace(row, needs=("cuda",)) for row in world.ROWS)
+
+
 def test_a_trial_of_which_nothing_took_place_says_so():
     nothing = {n: RowResult(f"F-A-00{n}", Verdict.UNTESTED, reason="no CUDA device") for n in range(1, 6)}
 
-    assert causes(gate(world.record(nothing, gpu=False))) == [(ExitCode.UNDECIDED, "", "nothing at all was tried")]
+    assert causes(gate(world.record(nothing, gpu=False, rows=NEEDY), rows=NEEDY)) == [
+        (ExitCode.UNDECIDED, "", "nothing at all was tried")
+    ]
 
 
-SOFT = tuple(msgspec.structs.replace(row, severity="WARNING") for row in world.ROWS)
+SOFT = (msgspec.structs.replace(world.ROWS[0], severity="WARNING"), *NEEDY[1:])
 
 
 def test_a_warning_is_something_that_was_tried():
@@ -202,9 +207,10 @@ def test_a_warning_is_something_that_was_tried():
 
 
 def test_an_allowance_is_stale_once_the_row_gives_a_warning():
-    record = world.record({2: world.result(SOFT[1], world.BAD)}, rows=SOFT)
+    soft = tuple(msgspec.structs.replace(row, severity="WARNING") for row in world.ROWS)
+    record = world.record({2: world.result(soft[1], world.BAD)}, rows=soft)
 
-    assert causes(gate(record, Policy(untested=(ALLOWED,)), rows=SOFT)) == [
+    assert causes(gate(record, Policy(untested=(ALLOWED,)), rows=soft)) == [
         (ExitCode.USAGE, "F-A-002", "allowed to be untested, but it was tried: remove its entry")
     ]
 
@@ -212,7 +218,7 @@ def test_an_allowance_is_stale_once_the_row_gives_a_warning():
 def test_one_rehearsed_row_is_something_that_was_tried():
     nothing = {n: RowResult(f"F-A-00{n}", Verdict.UNTESTED, reason="no CUDA device") for n in range(1, 5)}
 
-    assert gate(world.record(nothing, gpu=False)).open
+    assert gate(world.record(nothing, gpu=False, rows=NEEDY), rows=NEEDY).open
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import small_world as world
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conformance.catalogue import NO_DEVICE
 from conformance.comparison import compare
 from conformance.gate.decision import decide
 from conformance.gate.policy import AllowedUntested, KnownFailure, Policy
-from conformance.observations import Equal, Undecided
+from conformance.observations import Equal, Missing, Undecided
 from conformance.record import Record, RowResult
 from conformance.verdicts import ExitCode, Rehearsed, Verdict
 
@@ -240,6 +241,26 @@ def test_a_rehearsal_that_is_only_claimed():
     claimed = RowResult("F-A-005", Verdict.UNTESTED, reason="no CUDA device", rehearsed=Rehearsed.SURVIVED)
 
     assert gate(world.record({5: claimed}, gpu=False)).code is ExitCode.HARNESS
+
+
+@pytest.mark.parametrize("seen", [[], [Missing(name="right", reason=NO_DEVICE)]])
+def test_the_want_of_a_device_excuses_no_row_that_needs_none(seen):
+    idle = RowResult("F-A-003", Verdict.UNTESTED, reason=NO_DEVICE, observations=seen)
+
+    assert not gate(world.record({3: idle}, gpu=False)).open
+    assert not gate(world.record({3: world.result(world.ROWS[2], seen, gpu=False)}, gpu=False)).open
+
+
+@pytest.mark.parametrize("ended", ["", "exploded", "Completed", "completed "])
+def test_a_trial_that_ended_in_a_way_that_there_is_not(ended):
+    assert gate(world.record(ended=ended)).code is ExitCode.HARNESS
+
+
+def test_a_footer_that_says_less_than_its_rows():
+    record = world.record()
+    footer = msgspec.structs.replace(record.footer, exit_code=ExitCode.HARNESS)
+
+    assert not gate(msgspec.structs.replace(record, footer=footer)).open
 
 
 def test_an_error_of_the_harness():

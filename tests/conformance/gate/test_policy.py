@@ -54,6 +54,8 @@ def test_a_whole_file_is_read(read):
         (KNOWN.replace("2026-12-01", '"never"'), "expires"),
         (UNTESTED.replace("no peer installed", ""), "needs the record's `reason`"),
         (UNTESTED.replace("the runner has none", ""), "needs the record's `reason`"),
+        (UNTESTED.replace("the runner has none", "\u00a0\u200b."), "needs the record's `reason`"),
+        (KNOWN.replace("being mended", "\u2060 -"), "needs a `reason`"),
         (UNTESTED.replace("why =", "because ="), "because"),
         ('warnings = "ignore"', "ignore"),
         ("knwon_failure = []", "knwon_failure"),

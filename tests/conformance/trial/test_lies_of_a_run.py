@@ -198,6 +198,17 @@ def test_lie_16_a_command_that_found_something_never_ends_with_zero_whatever_bec
     assert {unheard, unwritten} <= {ExitCode.FALSIFIED, ExitCode.HARNESS}
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_lie_16_a_trial_whose_caller_closed_a_stream_ends_as_any_other(tmp_path, closed):
+    words = ["run", "--engine", str(write_manifest(tmp_path, "segfaults")), "-k", ROW, "--out", str(tmp_path / "out")]
+    command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "conformance", *words]
+
+    ended = subprocess.run(command, env=environment(), cwd=ROOT, timeout=TIMEOUT_S, check=False).returncode
+
+    assert ended == ExitCode.FALSIFIED
+    assert next(row for row in record_in(tmp_path / "out").rows if row.id == ROW).verdict is Verdict.FALSIFIED
+
+
 def _ended(words, target):
     """The exit code with standard output into a file, or into a pipe that nobody reads."""
     if target is None:
