@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +116,9 @@ def _observe_beside_another(
         dtype, shape, payload = tensors[_CHANGED]
         tensors[_CHANGED] = (dtype, shape, negated(dtype, payload))
         write_safetensors(other / WEIGHTS, tensors)
-    with suppress(EngineRefused), loaded_from(stand, other) as second:
+    with ExitStack() as beside:
         with suppress(EngineRefused):
+            second = beside.enter_context(loaded_from(stand, other))
             stand.engine.call("generate", Generate(second.handle, 2, prompt_ids=prompt))
         stand.equal("undisturbed/another model", expected=expected, observed=_ids(stand, model, prompt))
     stand.equal("undisturbed/another model's end", expected=expected, observed=_ids(stand, model, prompt))

@@ -47,7 +47,7 @@ def newest_weights_for_all_models(plant: Plant) -> None:
 
     def loaded(original: Any, kind: Any, *given: Any, **named: Any) -> Any:
         model = original(kind, *given, **named)
-        newest[:] = [model.weights]
+        newest[:] = [model._weights]
         return model
 
     def weights(original: Any, model: Any) -> Any:
