@@ -58,7 +58,7 @@ def engine(session: nox.Session, extra: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the project's own tests: `nox -s tests -- -k record`."""
     install(session, "--editable", ".[golden,docs,kernels]", *TEST_TOOLS, *TOOLS, *SITE_TOOLS)
-    session.run("python", "-m", "pytest", "-n", "2", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", "--dist", "worksteal", *session.posargs)
 
 
 @nox.session

@@ -15,7 +15,7 @@ from checks.support.weights import WEIGHTS, negated
 from conformance.corpus.models import resolve_model
 from conformance.corpus.variants import derive
 from conformance.protocol.messages import Generate, Logits
-from conformance.trial.stand import Stand
+from conformance.trial.stand import AnswerFellShort, Stand
 
 _CHANGED = "model.layers.0.mlp.down_proj.weight"
 _PROBE = range(3, 27)
@@ -87,4 +87,6 @@ def _logits_of(stand: Stand, halves: Halves, dtype: str, item: str) -> np.ndarra
     write_safetensors(directory / WEIGHTS, tensors)
     with loaded_from(stand, directory) as model:
         logits: np.ndarray = stand.read_tensor(stand.engine.call("model.logits", Logits(model.handle, [*_PROBE])))
+    if logits.ndim != 2 or not logits.size or len(logits) != len(_PROBE):
+        raise AnswerFellShort(f"a row of logits for each of {len(_PROBE)} tokens")
     return logits

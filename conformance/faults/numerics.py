@@ -295,10 +295,10 @@ def repetition_penalised(plant: Plant) -> None:
     """Ids that the sequence already has are made less likely by a tenth, though nobody asked for it."""
     from reference_engine import generate
 
-    def penalised(original, decoding, request, id_limit, limit, read_every):
+    def penalised(_original, decoding, request, limit, _read_every):
         seen, logits = set(request.prompt_ids), decoding.logits
         for count in range(1, limit + 1):
-            row = logits[:id_limit].clone()
+            row = logits[: decoding.id_limit].clone()
             index = [token for token in seen if token < len(row)]
             row[index] = row[index].where(row[index] < 0, row[index] / 1.1)
             token = int(row.argmax())

@@ -25,7 +25,7 @@ def template_hard_coded(plant: Plant) -> None:
 
     def chatml(original: Any, files: Any) -> Any:
         found = original(files)
-        return found and (found[0], _CHATML)
+        return found and (found[0], _CHATML, found[2])
 
     plant.replace(chat, "template_source", chatml)
 

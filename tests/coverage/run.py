@@ -60,7 +60,7 @@ def measure(directory: Path, *words: str) -> dict[str, object]:
     """Run the tests and count; ends where they fail, for what failing tests covered says nothing."""
     directory.mkdir(parents=True, exist_ok=True)
     data, report = directory / ".coverage", directory / "coverage.json"
-    status = coverage("run", "-m", "pytest", "-q", "-n", "2", *words, data=data)
+    status = coverage("run", "-m", "pytest", "-q", "-n", "2", "--dist", "worksteal", *words, data=data)
     if status:
         raise SystemExit(f"the tests ended with {status}: what they covered says nothing")
     for command in (["combine", "-q"], ["json", "-q", "-o", str(report)]):
