@@ -18,7 +18,7 @@ from conformance.record import RowResult
 from conformance.trial.inventory import inventory
 from conformance.verdicts import Rehearsed, Verdict
 
-SAMPLE = ("F-MEM-024", "F-PARSE-037", "F-DTYPE-047", "F-CUDA-014", "F-QUAL-069")
+SAMPLE = ("F-MEM-024", "F-PARSE-043", "F-DTYPE-047", "F-CUDA-014", "F-QUAL-069")
 GPU_SAMPLE = ("F-CUDA-014", "F-QUAL-069")
 _SOURCES_SECTION = "build"
 
