@@ -4,7 +4,7 @@
 
 A step gets its own time limit or what is left, and nothing of it goes on running; one for which too little is left is
 not begun. OUT gets few files, written anew after every step: `steps.json` (command, seconds, how each ended, the end of
-what it said), `records.tar.gz.NNN` with a directory a step, and `library.tar.gz.NNN` where one was built. `--resume`
+what it said), `records.tar.gz.NNN` with a directory a step, and `binaries.tar.gz.NNN` where one was built. `--resume`
 names the OUT of an earlier call: what was finished there is not run again, what was cut goes on, and all of it is in
 the new OUT too. `--unpack DIR` puts what OUT holds into a directory and runs nothing. The machine's paths are replaced
 in what is kept.
@@ -40,7 +40,7 @@ CLOSING_S = 40.0
 PACKING_S = 5.0
 LEAST_S = 60.0
 """With less than this left, a step that can go on later is not begun either."""
-STEPS_FILE, RECORDS, LIBRARY = "steps.json", "records", "library"
+STEPS_FILE, RECORDS, BINARIES = "steps.json", "records", "binaries"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Campaign:
 
     def __init__(self, out: Path, work: Path, *, keep_paths: bool = False) -> None:
         self.out, self.work, self.keep_paths = out, work, keep_paths
-        self.kept, self.library = work / RECORDS, work / LIBRARY
+        self.kept, self.binaries = work / RECORDS, work / BINARIES
         self.done: dict[str, Done] = {}
 
     def resume(self, earlier: Path) -> None:
@@ -107,7 +107,7 @@ class Campaign:
         for each in json.loads((earlier / STEPS_FILE).read_text()):
             self.done[each["name"]] = Done(**each)
         unpack(earlier / RECORDS, self.kept)
-        unpack(earlier / LIBRARY, self.library)
+        unpack(earlier / BINARIES, self.binaries)
 
     def record(self, steps: Sequence[Step], seconds: float) -> list[Done]:
         """Run what is not finished, one step after the other as long as there is time; how each stands."""
@@ -134,18 +134,18 @@ class Campaign:
         place = self.work / "steps" / step.name
         if step.goes_on and (self.kept / step.name).is_dir():
             shutil.copytree(self.kept / step.name, place, dirs_exist_ok=True)
-        if step.library and self.library.is_dir():
-            shutil.copytree(self.library, place / "lib", dirs_exist_ok=True)
+        if step.binary and self.binaries.is_dir():
+            shutil.copytree(self.binaries, place / "lib", dirs_exist_ok=True)
         self.done[step.name] = done = run(step, place, min(left, step.seconds))
         gather(place, self.kept / step.name, keep_paths=self.keep_paths)
-        if step.library and (place / "lib").is_dir():
-            shutil.copytree(place / "lib", self.library, dirs_exist_ok=True)
+        if step.binary and (place / "lib").is_dir():
+            shutil.copytree(place / "lib", self.binaries, dirs_exist_ok=True)
         print(f"{step.name}: {done.ended}, {done.seconds} s\n{done.told}", flush=True)
 
     def _write(self) -> None:
         told = [asdict(done) for done in self.done.values()]
         (self.out / STEPS_FILE).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        for directory, name in ((self.kept, RECORDS), (self.library, LIBRARY)):
+        for directory, name in ((self.kept, RECORDS), (self.binaries, BINARIES)):
             try:
                 pack(directory, self.out / name)
             except TooLarge as error:

@@ -27,7 +27,7 @@ class Step:
         done: Exit statuses with which it is finished and need not be run again.
         program: Empty: this Python.
         anew: Whether it is run in every call, for what it leaves on the machine.
-        library: Whether what it leaves in `lib/` is binary, and comes back as an archive of its own.
+        binary: Whether what it leaves in `lib/` is binary, and comes back as an archive of its own.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Step:
     done: frozenset[int] = frozenset({0, 1})
     program: str = ""
     anew: bool = False
-    library: bool = False
+    binary: bool = False
 
 
 KILLS = (
@@ -123,7 +123,7 @@ STEPS = (
          done=RECORD_ENDS),
     Step(
         "llama_cpp-build", 480, 570, ("benchmarks/llama_cpp_cuda.sh", "{out}", "{seconds}"),
-        goes_on=True, done=frozenset({0}), program="bash", anew=True, library=True,
+        goes_on=True, done=frozenset({0}), program="bash", anew=True, binary=True,
     ),
     Step("llama_cpp-rows", 60, 200,
          (*FALSIFY, "run", "--require-gpu", "-k", "F-QUAL-076", "-k", "F-PERF-090", "--out", "{out}"),

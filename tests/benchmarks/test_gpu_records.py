@@ -101,11 +101,11 @@ def test_a_step_for_which_too_little_is_left_is_not_begun(recorded):
 
 
 def test_a_later_call_goes_on_where_an_earlier_one_was_cut_and_runs_nothing_twice(recorded, tmp_path):
-    first, counting = steps("print('once')", COUNTS, goes_on=True, library=True)
+    first, counting = steps("print('once')", COUNTS, goes_on=True, binary=True)
     words = (*counting.words, "0.1")
-    one = Step("step1", 0.01, 20.0, words, goes_on=True, library=True)
+    one = Step("step1", 0.01, 20.0, words, goes_on=True, binary=True)
     assert [done.finished for done in recorded([first, one])] == [True, False]
-    again = Step("step1", 0.01, 20.0, (*counting.words, "0"), goes_on=True, library=True)
+    again = Step("step1", 0.01, 20.0, (*counting.words, "0"), goes_on=True, binary=True)
     broken = Step("step0", 0.01, 20.0, ("-c", "raise SystemExit(5)", "{out}"))
     found = recorded([broken, again], out="second", resume=["out"])
 
@@ -115,8 +115,8 @@ def test_a_later_call_goes_on_where_an_earlier_one_was_cut_and_runs_nothing_twic
     whole = tmp_path / "read-second"
     assert "once" in (whole / "step0" / "said.log").read_text()
     assert sorted(path.name for path in (whole / "step1").glob("*.json")) == ["0.json", "1.json", "2.json"]
-    packing.unpack(tmp_path / "second" / "library", tmp_path / "library")
-    assert sorted(path.name for path in (tmp_path / "library").iterdir()) == ["0.so", "1.so", "2.so"]
+    packing.unpack(tmp_path / "second" / "binaries", tmp_path / "binaries")
+    assert sorted(path.name for path in (tmp_path / "binaries").iterdir()) == ["0.so", "1.so", "2.so"]
 
 
 def test_calls_of_the_command_go_on_and_what_came_back_is_unpacked(tmp_path, monkeypatch, capsys):
